@@ -1,0 +1,176 @@
+//! A migration: its phases, its strategy and how it ended.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Bytes, NodeName, Time, WorkloadName};
+
+/// Numbers the migrations of one run, from 1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct MigrationId(pub u64);
+
+/// How the memory travels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Strategy {
+    /// Freeze, copy all, restore.
+    #[default]
+    StopCopy,
+}
+
+impl fmt::Display for Strategy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::StopCopy => "stop-copy",
+        })
+    }
+}
+
+/// The phases, in their order (a strategy may leave some out).
+///
+/// ```text
+/// Preflight ─► Stage ─► Freeze ─► Dump ─► Transfer ─► Restore ─► Commit ─► Switch ─► Drain
+///     └──────────── Abort ─► RolledBack (the source runs on) ◄─────┘
+/// ```
+/// Up to and with Restore every failure ends with the source running; Commit is recorded durably, and after it every
+/// failure ends with the target running.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Phase {
+    /// Can it move at all, and is the target able? Nothing has been touched.
+    Preflight,
+    /// Everything that can be made ready on both sides while the workload runs.
+    Stage,
+    /// Packets held, then the workload stopped: from here it does not run.
+    Freeze,
+    /// State written out.
+    Dump,
+    /// State sent to the target.
+    Transfer,
+    /// State taken up on the target; nothing runs there yet.
+    Restore,
+    /// The decision, recorded durably: from here the target is the workload.
+    Commit,
+    /// The target runs, the address is its own, held packets are replayed: the freeze ends.
+    Switch,
+    /// The source's remains are removed.
+    Drain,
+}
+
+impl Phase {
+    /// All, in order.
+    pub const ALL: [Self; 9] = [
+        Self::Preflight,
+        Self::Stage,
+        Self::Freeze,
+        Self::Dump,
+        Self::Transfer,
+        Self::Restore,
+        Self::Commit,
+        Self::Switch,
+        Self::Drain,
+    ];
+
+    /// Whether the workload stands still during this phase.
+    pub fn is_frozen(self) -> bool {
+        (Self::Freeze..=Self::Switch).contains(&self)
+    }
+}
+
+impl fmt::Display for Phase {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Preflight => "preflight",
+            Self::Stage => "stage",
+            Self::Freeze => "freeze",
+            Self::Dump => "dump",
+            Self::Transfer => "transfer",
+            Self::Restore => "restore",
+            Self::Commit => "commit",
+            Self::Switch => "switch",
+            Self::Drain => "drain",
+        })
+    }
+}
+
+/// How long a phase took.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct PhaseTime {
+    /// Which.
+    pub phase: Phase,
+    /// Milliseconds of the wall clock (in the simulator: of the model).
+    pub ms: f64,
+}
+
+/// How a migration ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Outcome {
+    /// The workload runs on the target.
+    Done,
+    /// The workload runs on where it was.
+    RolledBack,
+    /// The workload runs nowhere: the one that must never be.
+    Lost,
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Done => "done",
+            Self::RolledBack => "rolled-back",
+            Self::Lost => "lost",
+        })
+    }
+}
+
+/// One migration as it was.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct MigrationRecord {
+    /// Its number in the run.
+    pub id: MigrationId,
+    /// What moved.
+    pub workload: WorkloadName,
+    /// From where.
+    pub from: NodeName,
+    /// To where.
+    pub to: NodeName,
+    /// How.
+    pub strategy: Strategy,
+    /// Why (the decision's reason).
+    pub reason: String,
+    /// When it began, in seconds of the scenario.
+    #[serde(rename = "start_s")]
+    pub start: Time,
+    /// Every phase that was entered, in order.
+    pub phases: Vec<PhaseTime>,
+    /// How long the workload stood still, in ms of the wall clock.
+    pub freeze_ms: f64,
+    /// The longest silence that a client saw around it, in ms of the wall clock; `None` when no client measured.
+    pub gap_ms: Option<f64>,
+    /// From the decision to the end, in ms of the wall clock.
+    pub total_ms: f64,
+    /// State sent from node to node.
+    pub bytes: Bytes,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// What went wrong, if something did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn phases_are_ordered_as_listed_and_print_as_they_serialise() {
+        assert!(Phase::ALL.is_sorted());
+        for phase in Phase::ALL {
+            assert_eq!(serde_json::to_string(&phase).unwrap(), format!("\"{phase}\""));
+        }
+        assert!(Phase::Switch.is_frozen() && !Phase::Drain.is_frozen() && !Phase::Stage.is_frozen());
+    }
+}
