@@ -1,0 +1,277 @@
+//! The order of a migration and its one commit point.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use godwit_model::{Bytes, MigrationId, NodeName, Outcome, Phase, PhaseTime, WorkloadName};
+
+use crate::journal::{Entry, Journal, State};
+use crate::parts::{PartError, Side, Source, Target, Traffic};
+
+/// How often a step after the commit is tried before the migration is given up as stuck.
+const ATTEMPTS_AFTER_COMMIT: u32 = 5;
+const PAUSE_BETWEEN_ATTEMPTS: Duration = Duration::from_millis(100);
+
+/// What is to be moved.
+#[derive(Debug, Clone)]
+pub struct Request {
+    /// Its number in the journal.
+    pub id: MigrationId,
+    /// Which workload.
+    pub workload: WorkloadName,
+    /// From where.
+    pub from: NodeName,
+    /// To where.
+    pub to: NodeName,
+}
+
+/// Asks a migration to stop; heeded before the commit, between phases.
+#[derive(Debug, Clone, Default)]
+pub struct Cancel(Arc<AtomicBool>);
+
+impl Cancel {
+    /// Asks.
+    pub fn cancel(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether it was asked.
+    pub fn is_cancelled(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// What happens while it runs.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Progress {
+    /// A phase begins.
+    Entered(Phase),
+    /// A phase ended well.
+    Left(PhaseTime),
+    /// Something failed; the source is being brought back.
+    RollingBack,
+}
+
+/// How a migration ended.
+#[derive(Debug)]
+pub struct Ended {
+    /// Where the workload runs now.
+    pub outcome: Outcome,
+    /// Every phase that was entered, the failed one included.
+    pub phases: Vec<PhaseTime>,
+    /// When the hold began and when the copy that answers ran again; `None` when it was never frozen.
+    pub freeze: Option<(Instant, Instant)>,
+    /// State sent.
+    pub bytes: Bytes,
+    /// From the call to the end.
+    pub total: Duration,
+    /// What failed: with [`Outcome::Done`] something after the switch that did not matter to the workload.
+    pub error: Option<String>,
+}
+
+impl Ended {
+    /// How long the workload stood still, in ms.
+    pub fn freeze_ms(&self) -> f64 {
+        self.freeze.map_or(0.0, |(from, to)| ms(to - from))
+    }
+}
+
+fn ms(d: Duration) -> f64 {
+    d.as_secs_f64() * 1e3
+}
+
+struct Clock<'a> {
+    phases: Vec<PhaseTime>,
+    freeze_began: Option<Instant>,
+    observe: &'a mut dyn FnMut(Progress),
+}
+
+impl Clock<'_> {
+    fn run<T>(&mut self, phase: Phase, step: impl FnOnce() -> Result<T, PartError>) -> Result<T, String> {
+        (self.observe)(Progress::Entered(phase));
+        let start = Instant::now();
+        if phase == Phase::Freeze {
+            self.freeze_began = Some(start);
+        }
+        let result = step();
+        let time = PhaseTime { phase, ms: ms(start.elapsed()) };
+        self.phases.push(time);
+        match result {
+            Ok(value) => {
+                (self.observe)(Progress::Left(time));
+                Ok(value)
+            }
+            Err(error) => Err(format!("{phase}: {}", error.chain())),
+        }
+    }
+}
+
+/// Moves a workload. Blocks until it is over; `observe` is called between steps and must not block.
+pub fn migrate(
+    request: &Request,
+    source: &mut dyn Source,
+    target: &mut dyn Target,
+    traffic: &mut dyn Traffic,
+    journal: &mut dyn Journal,
+    cancel: &Cancel,
+    observe: &mut dyn FnMut(Progress),
+) -> Ended {
+    let start = Instant::now();
+    let mut clock = Clock { phases: Vec::new(), freeze_began: None, observe };
+    let entry = |state| Entry {
+        id: request.id,
+        workload: request.workload.clone(),
+        from: request.from.clone(),
+        to: request.to.clone(),
+        state,
+    };
+
+    let before = before_commit(&entry, source, target, traffic, journal, cancel, &mut clock);
+    let (outcome, bytes, resumed, error) = match before {
+        Ok(bytes) => {
+            let (resumed, error) = after_commit(source, target, traffic, &mut clock);
+            (if resumed.is_some() { Outcome::Done } else { Outcome::Lost }, bytes, resumed, error)
+        }
+        Err(error) => {
+            (clock.observe)(Progress::RollingBack);
+            let (resumed, failed) = roll_back(source, target, traffic, clock.freeze_began.is_some());
+            let outcome = if failed.is_empty() { Outcome::RolledBack } else { Outcome::Lost };
+            let error = std::iter::once(error).chain(failed).collect::<Vec<_>>().join("; roll-back: ");
+            (outcome, Bytes(0), Some(resumed), Some(error))
+        }
+    };
+    // A lost workload stays open in the journal, for whoever recovers it.
+    if outcome != Outcome::Lost
+        && let Err(error) = journal.record(&entry(State::Ended(outcome)))
+    {
+        tracing::warn!(id = request.id.0, %error, "the end of the migration could not be recorded");
+    }
+    Ended {
+        outcome,
+        phases: clock.phases,
+        freeze: clock.freeze_began.map(|from| (from, resumed.unwrap_or_else(Instant::now))),
+        bytes,
+        total: start.elapsed(),
+        error,
+    }
+}
+
+fn before_commit(
+    entry: &dyn Fn(State) -> Entry,
+    source: &mut dyn Source,
+    target: &mut dyn Target,
+    traffic: &mut dyn Traffic,
+    journal: &mut dyn Journal,
+    cancel: &Cancel,
+    clock: &mut Clock<'_>,
+) -> Result<Bytes, String> {
+    let go_on = || if cancel.is_cancelled() { Err("cancelled".to_owned()) } else { Ok(()) };
+    go_on()?;
+    clock.run(Phase::Preflight, || {
+        source.preflight()?;
+        target.preflight()
+    })?;
+    go_on()?;
+    clock.run(Phase::Stage, || {
+        journal.record(&entry(State::Begun)).map_err(|e| PartError::caused_by("the start could not be recorded", e))?;
+        target.stage()?;
+        source.stage()?;
+        traffic.stage()
+    })?;
+    go_on()?;
+    clock.run(Phase::Freeze, || {
+        traffic.hold()?;
+        source.freeze()
+    })?;
+    clock.run(Phase::Dump, || source.dump())?;
+    let bytes = clock.run(Phase::Transfer, || {
+        let bytes = source.send()?;
+        target.received()?;
+        Ok(bytes)
+    })?;
+    go_on()?;
+    clock.run(Phase::Restore, || target.restore())?;
+    go_on()?;
+    clock.run(Phase::Commit, || {
+        journal
+            .record(&entry(State::Committed))
+            .map_err(|e| PartError::caused_by("the commit could not be recorded", e))
+    })?;
+    Ok(bytes)
+}
+
+/// Returns when the target ran, or `None` if it never did.
+fn after_commit(
+    source: &mut dyn Source,
+    target: &mut dyn Target,
+    traffic: &mut dyn Traffic,
+    clock: &mut Clock<'_>,
+) -> (Option<Instant>, Option<String>) {
+    let mut resumed = None;
+    let mut errors: Vec<String> = Vec::new();
+    let switched = clock.run(Phase::Switch, || {
+        insist("discard the source", || source.discard())?;
+        insist("resume the target", || target.resume())?;
+        resumed = Some(Instant::now());
+        insist("switch the address", || traffic.release(Side::Target))?;
+        resumed = Some(Instant::now());
+        Ok(())
+    });
+    errors.extend(switched.err());
+    if resumed.is_some() {
+        let drained = clock.run(Phase::Drain, || {
+            let all = [target.settle(), source.drain(), traffic.drain()];
+            all.into_iter().collect::<Result<(), _>>()
+        });
+        errors.extend(drained.err());
+    }
+    (resumed, (!errors.is_empty()).then(|| errors.join("; ")))
+}
+
+fn insist(what: &str, mut step: impl FnMut() -> Result<(), PartError>) -> Result<(), PartError> {
+    let mut attempt = 1;
+    loop {
+        match step() {
+            Ok(()) => return Ok(()),
+            Err(error) if attempt == ATTEMPTS_AFTER_COMMIT => {
+                return Err(PartError::caused_by(format!("could not {what} in {attempt} attempts"), error));
+            }
+            Err(error) => {
+                tracing::warn!(attempt, error = error.chain(), "could not {what}, trying again");
+                attempt += 1;
+                thread::sleep(PAUSE_BETWEEN_ATTEMPTS);
+            }
+        }
+    }
+}
+
+/// Brings the source back; returns when it ran again, and what of the roll-back failed that matters to the workload.
+fn roll_back(
+    source: &mut dyn Source,
+    target: &mut dyn Target,
+    traffic: &mut dyn Traffic,
+    held: bool,
+) -> (Instant, Vec<String>) {
+    let mut failed = Vec::new();
+    // The target first: while it is not known to be gone the source must not run. If it cannot be aborted the source
+    // runs all the same, because its address is not at the target: it cannot answer.
+    if let Err(error) = target.abort() {
+        tracing::error!(error = error.chain(), "the target could not be aborted");
+    }
+    let thawed = insist("thaw the source", || source.thaw());
+    let resumed = Instant::now();
+    failed.extend(thawed.err().map(|e| e.chain()));
+    if held {
+        let released = insist("give the packets back to the source", || traffic.release(Side::Source));
+        failed.extend(released.err().map(|e| e.chain()));
+    }
+    if let Err(error) = traffic.drain() {
+        tracing::warn!(error = error.chain(), "the hold could not be removed");
+    }
+    (resumed, failed)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,256 @@
+//! Every step fails in turn; what is left running is checked each time.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use super::*;
+use crate::journal::JournalError;
+
+/// A world of flags: who runs, who gets packets, and what was called.
+#[derive(Debug, Default)]
+struct World {
+    calls: Vec<&'static str>,
+    fail: Option<(&'static str, u32)>,
+    source_runs: bool,
+    source_exists: bool,
+    target_exists: bool,
+    target_runs: bool,
+    packets_at: Option<Side>,
+    journal: Vec<State>,
+    cancel_at: Option<(&'static str, Cancel)>,
+}
+
+impl World {
+    fn step(&mut self, name: &'static str) -> Result<(), PartError> {
+        self.calls.push(name);
+        if let Some((at, cancel)) = &self.cancel_at
+            && *at == name
+        {
+            cancel.cancel();
+        }
+        assert!(!(self.source_runs && self.target_runs), "two run at once, at {name}");
+        match &mut self.fail {
+            Some((at, times)) if *at == name && *times > 0 => {
+                *times -= 1;
+                Err(PartError::new("injected"))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+#[derive(Clone)]
+struct Shared(Rc<RefCell<World>>);
+
+impl Source for Shared {
+    fn preflight(&mut self) -> Result<(), PartError> {
+        self.0.borrow_mut().step("source.preflight")
+    }
+    fn stage(&mut self) -> Result<(), PartError> {
+        self.0.borrow_mut().step("source.stage")
+    }
+    fn freeze(&mut self) -> Result<(), PartError> {
+        let mut w = self.0.borrow_mut();
+        assert_eq!(w.packets_at, None, "packets must be held before the freeze");
+        w.step("freeze")?;
+        w.source_runs = false;
+        Ok(())
+    }
+    fn dump(&mut self) -> Result<(), PartError> {
+        self.0.borrow_mut().step("dump")
+    }
+    fn send(&mut self) -> Result<Bytes, PartError> {
+        self.0.borrow_mut().step("send").map(|()| Bytes(7))
+    }
+    fn discard(&mut self) -> Result<(), PartError> {
+        let mut w = self.0.borrow_mut();
+        w.step("discard")?;
+        assert_eq!(w.journal.last(), Some(&State::Committed), "nothing is discarded before the commit");
+        w.source_exists = false;
+        Ok(())
+    }
+    fn drain(&mut self) -> Result<(), PartError> {
+        self.0.borrow_mut().step("source.drain")
+    }
+    fn thaw(&mut self) -> Result<(), PartError> {
+        let mut w = self.0.borrow_mut();
+        w.step("thaw")?;
+        w.source_runs = w.source_exists;
+        Ok(())
+    }
+}
+
+impl Target for Shared {
+    fn preflight(&mut self) -> Result<(), PartError> {
+        self.0.borrow_mut().step("target.preflight")
+    }
+    fn stage(&mut self) -> Result<(), PartError> {
+        self.0.borrow_mut().step("target.stage")
+    }
+    fn received(&mut self) -> Result<(), PartError> {
+        self.0.borrow_mut().step("received")
+    }
+    fn restore(&mut self) -> Result<(), PartError> {
+        let mut w = self.0.borrow_mut();
+        w.step("restore")?;
+        w.target_exists = true;
+        Ok(())
+    }
+    fn resume(&mut self) -> Result<(), PartError> {
+        let mut w = self.0.borrow_mut();
+        w.step("resume")?;
+        w.target_runs = w.target_exists;
+        Ok(())
+    }
+    fn settle(&mut self) -> Result<(), PartError> {
+        self.0.borrow_mut().step("settle")
+    }
+    fn abort(&mut self) -> Result<(), PartError> {
+        let mut w = self.0.borrow_mut();
+        w.step("abort")?;
+        w.target_exists = false;
+        Ok(())
+    }
+}
+
+impl Traffic for Shared {
+    fn stage(&mut self) -> Result<(), PartError> {
+        self.0.borrow_mut().step("traffic.stage")
+    }
+    fn hold(&mut self) -> Result<(), PartError> {
+        let mut w = self.0.borrow_mut();
+        w.step("hold")?;
+        w.packets_at = None;
+        Ok(())
+    }
+    fn release(&mut self, to: Side) -> Result<(), PartError> {
+        let mut w = self.0.borrow_mut();
+        w.step("release")?;
+        w.packets_at = Some(to);
+        Ok(())
+    }
+    fn drain(&mut self) -> Result<(), PartError> {
+        self.0.borrow_mut().step("traffic.drain")
+    }
+}
+
+impl Journal for Shared {
+    fn record(&mut self, entry: &Entry) -> Result<(), JournalError> {
+        let mut w = self.0.borrow_mut();
+        let name = match entry.state {
+            State::Begun => "record.begun",
+            State::Committed => "record.committed",
+            State::Ended(_) => "record.ended",
+        };
+        if w.step(name).is_err() {
+            return Err(JournalError::for_tests());
+        }
+        w.journal.push(entry.state);
+        Ok(())
+    }
+}
+
+fn run(fail: Option<(&'static str, u32)>, cancel_at: Option<&'static str>) -> (World, Ended) {
+    let cancel = Cancel::default();
+    let world = Shared(Rc::new(RefCell::new(World {
+        fail,
+        source_runs: true,
+        source_exists: true,
+        packets_at: Some(Side::Source),
+        cancel_at: cancel_at.map(|at| (at, cancel.clone())),
+        ..World::default()
+    })));
+    let request = Request {
+        id: MigrationId(1),
+        workload: WorkloadName::new("video").unwrap(),
+        from: NodeName::new("edge1").unwrap(),
+        to: NodeName::new("edge2").unwrap(),
+    };
+    let (mut s, mut t, mut n, mut j) = (world.clone(), world.clone(), world.clone(), world.clone());
+    let ended = migrate(&request, &mut s, &mut t, &mut n, &mut j, &cancel, &mut |_| {});
+    drop((s, t, n, j));
+    (Rc::try_unwrap(world.0).unwrap().into_inner(), ended)
+}
+
+const BEFORE_COMMIT: [&str; 13] = [
+    "source.preflight",
+    "target.preflight",
+    "record.begun",
+    "target.stage",
+    "source.stage",
+    "traffic.stage",
+    "hold",
+    "freeze",
+    "dump",
+    "send",
+    "received",
+    "restore",
+    "record.committed",
+];
+
+#[test]
+fn when_all_goes_well_the_target_runs_and_every_phase_is_timed() {
+    let (world, ended) = run(None, None);
+    assert_eq!(ended.outcome, Outcome::Done);
+    assert_eq!(ended.error, None);
+    assert_eq!(ended.bytes, Bytes(7));
+    assert_eq!(ended.phases.iter().map(|p| p.phase).collect::<Vec<_>>(), Phase::ALL);
+    assert!(world.target_runs && !world.source_exists && world.packets_at == Some(Side::Target));
+    assert_eq!(world.journal, [State::Begun, State::Committed, State::Ended(Outcome::Done)]);
+    assert_eq!(world.calls[..13], BEFORE_COMMIT);
+}
+
+#[test]
+fn a_failure_of_any_step_before_the_commit_leaves_the_source_running() {
+    for step in BEFORE_COMMIT {
+        let (world, ended) = run(Some((step, u32::MAX)), None);
+        assert_eq!(ended.outcome, Outcome::RolledBack, "{step}");
+        assert!(world.source_runs && world.source_exists, "{step}");
+        assert!(!world.target_exists && !world.target_runs, "{step}");
+        assert!(world.calls.contains(&"abort") && !world.calls.contains(&"discard"), "{step}");
+        assert!(ended.error.unwrap().contains(if step.starts_with("record") { "recorded" } else { "injected" }));
+        if world.calls.contains(&"hold") {
+            assert_eq!(world.packets_at, Some(Side::Source), "{step}");
+        }
+    }
+}
+
+#[test]
+fn cancelling_at_any_step_before_the_commit_rolls_back_and_after_it_does_not() {
+    for step in BEFORE_COMMIT {
+        let (world, ended) = run(None, Some(step));
+        if step == "record.committed" {
+            assert_eq!(ended.outcome, Outcome::Done);
+        } else {
+            assert_eq!(ended.outcome, Outcome::RolledBack, "{step}");
+            assert!(world.source_runs && !world.target_exists, "{step}");
+        }
+    }
+}
+
+#[test]
+fn a_passing_failure_after_the_commit_still_ends_on_the_target() {
+    for step in ["discard", "resume", "release"] {
+        let (world, ended) = run(Some((step, 2)), None);
+        assert_eq!((ended.outcome, ended.error), (Outcome::Done, None), "{step}");
+        assert!(world.target_runs && !world.source_exists, "{step}");
+    }
+}
+
+#[test]
+fn a_failure_while_draining_is_reported_and_does_not_matter_to_the_workload() {
+    for step in ["settle", "source.drain", "traffic.drain", "record.ended"] {
+        let (world, ended) = run(Some((step, u32::MAX)), None);
+        assert_eq!(ended.outcome, Outcome::Done, "{step}");
+        assert_eq!(ended.error.is_some(), step != "record.ended", "{step}");
+        assert!(world.target_runs, "{step}");
+    }
+}
+
+#[test]
+fn what_never_resumes_is_lost_and_stays_open_in_the_journal() {
+    let (world, ended) = run(Some(("resume", u32::MAX)), None);
+    assert_eq!(ended.outcome, Outcome::Lost);
+    assert_eq!(world.journal, [State::Begun, State::Committed]);
+    assert!(!world.source_runs, "after the commit the source never comes back");
+}
