@@ -1,0 +1,119 @@
+//! What a run adds up to: the same sums for every world.
+//!
+//! A sample holds until the next one, the last one until the end of the run. A user is as far as the farthest of the
+//! nodes that serve it.
+
+use std::collections::BTreeMap;
+
+use godwit_model::{
+    ClientSummary, MigrationRecord, NodeName, Outcome, Rtt, Sample, Summary, Time, UserName, UserSummary, WorkloadName,
+};
+
+/// What a world knows about a run without having measured anything.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Facts {
+    /// The scenario's name.
+    pub scenario: String,
+    /// `sim` or `testbed`.
+    pub world: String,
+    /// The policy's name.
+    pub policy: String,
+    /// Seeds everything random.
+    pub seed: u64,
+    /// Seconds of the scenario a second of the wall clock.
+    pub speed: f64,
+    /// The end of the run.
+    pub end: Time,
+    /// The nodes, in the scenario's order.
+    pub nodes: Vec<NodeName>,
+    /// Above this a user counts as badly served.
+    pub rtt_bound: Rtt,
+    /// The users, in the scenario's order, and the workloads that serve each.
+    pub served_by: Vec<(UserName, Vec<WorkloadName>)>,
+}
+
+/// `summary.json`.
+pub fn summary(
+    facts: &Facts,
+    samples: &[Sample],
+    migrations: Vec<MigrationRecord>,
+    clients: Vec<ClientSummary>,
+) -> Summary {
+    let users = facts.served_by.iter().map(|(user, workloads)| served(facts, samples, user, workloads)).collect();
+    let ok = migrations.iter().all(|m| m.outcome == Outcome::Done) && clients.iter().all(ClientSummary::is_clean);
+    Summary {
+        schema: Summary::SCHEMA.into(),
+        godwit: env!("CARGO_PKG_VERSION").into(),
+        scenario: facts.scenario.clone(),
+        world: facts.world.clone(),
+        policy: facts.policy.clone(),
+        seed: facts.seed,
+        speed: facts.speed,
+        duration_s: facts.end.secs(),
+        nodes: facts.nodes.clone(),
+        rtt_bound_ms: facts.rtt_bound.ms(),
+        migrations,
+        users,
+        clients,
+        ok,
+    }
+}
+
+/// RTT of the user to the farthest of its serving nodes; `None` when one of them has no figure.
+pub fn serving_rtt(sample: &Sample, user: &UserName, workloads: &[WorkloadName]) -> Option<Rtt> {
+    let rtt = sample.rtt.get(user)?;
+    let mut worst: Option<Rtt> = None;
+    for workload in workloads {
+        let rtt = *rtt.get(sample.placement.get(workload)?)?;
+        if worst.is_none_or(|w| rtt > w) {
+            worst = Some(rtt);
+        }
+    }
+    worst
+}
+
+/// How well one user was served.
+///
+/// Where there is no figure, the user does not answer its serving node, and counts as above the bound; mean and
+/// percentile are those of the figures there are. Before the first figure nothing counts: measuring has not begun.
+fn served(facts: &Facts, samples: &[Sample], user: &UserName, workloads: &[WorkloadName]) -> UserSummary {
+    let ends = samples.iter().skip(1).map(|sample| sample.at).chain([facts.end]);
+    let (mut sum, mut known, mut above, mut begun) = (0.0, 0.0, 0.0, false);
+    // Microseconds at each RTT; bits of a number that is not negative sort as the number does.
+    let mut spread: BTreeMap<u64, u64> = BTreeMap::new();
+    for (sample, end) in samples.iter().zip(ends) {
+        let held = end.min(facts.end).since(sample.at);
+        let rtt = serving_rtt(sample, user, workloads);
+        begun |= rtt.is_some();
+        if begun && rtt.is_none_or(|rtt| rtt > facts.rtt_bound) {
+            above += held.as_secs_f64();
+        }
+        if let Some(rtt) = rtt {
+            sum += rtt.ms() * held.as_secs_f64();
+            known += held.as_secs_f64();
+            *spread.entry(rtt.ms().to_bits()).or_default() += held.as_micros() as u64;
+        }
+    }
+    let length = facts.end.secs();
+    UserSummary {
+        name: user.clone(),
+        rtt_mean_ms: (known > 0.0).then(|| sum / known),
+        rtt_p95_ms: percentile(&spread, 0.95),
+        above_bound_s: above,
+        above_bound_fraction: if length > 0.0 { above / length } else { 0.0 },
+    }
+}
+
+/// The lowest RTT that is not exceeded for the fraction `p` of the time.
+fn percentile(spread: &BTreeMap<u64, u64>, p: f64) -> Option<f64> {
+    let total: u64 = spread.values().sum();
+    let wanted = (total as f64 * p).ceil() as u64;
+    let mut passed = 0;
+    for (bits, micros) in spread {
+        passed += micros;
+        if passed >= wanted && passed > 0 {
+            return Some(f64::from_bits(*bits));
+        }
+    }
+    None
+}
