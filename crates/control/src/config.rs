@@ -23,7 +23,8 @@ pub struct ControlConfig {
     pub per_node_out: usize,
     /// How many there may be at the same time in all.
     pub max_in_flight: usize,
-    /// A figure older than this counts as absent.
+    /// A figure older than this counts as absent. Where the scenario runs faster than the clock by which figures are
+    /// measured, so do they age: see [`Self::for_run`].
     pub stale_after: Duration,
 }
 
@@ -54,6 +55,14 @@ pub enum ConfigError {
 }
 
 impl ControlConfig {
+    /// As a scenario asks for it, which goes `speed` times as fast as the clock by which figures are measured.
+    pub fn for_run(decide_every: Duration, cooldown: Duration, speed: f64) -> Self {
+        let default = Self::default();
+        let aged = default.stale_after.as_secs_f64() * speed;
+        let stale_after = Duration::try_from_secs_f64(aged).unwrap_or(default.stale_after).max(default.stale_after);
+        Self { decide_every, cooldown, stale_after, ..default }
+    }
+
     /// Checks that the loop can run like this. Budgets of 0 are allowed: nothing moves then.
     pub fn validate(&self) -> Result<(), ConfigError> {
         if self.decide_every.is_zero() {
@@ -80,6 +89,12 @@ impl ControlConfig {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn figures_age_with_the_scenario_and_never_faster_than_the_clock() {
+        let stale = |speed| ControlConfig::for_run(Duration::from_secs(1), Duration::ZERO, speed).stale_after.as_secs();
+        assert_eq!([0.5, 1.0, 4.0, f64::NAN, f64::INFINITY].map(stale), [5, 5, 20, 5, 5]);
+    }
 
     #[test]
     fn the_rest_doubles_with_every_failure_in_a_row_up_to_its_maximum() {

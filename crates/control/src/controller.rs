@@ -79,16 +79,20 @@ impl Order {
     pub const MANUAL: &'static str = "manual";
 }
 
+/// A round: what was decided, upon what, and what became of it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Decided {
+    /// Upon this.
+    pub snapshot: Snapshot,
+    /// Each decision and what became of it.
+    pub decisions: Vec<(Decision, Verdict)>,
+}
+
 /// What the loop says.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Output {
     /// A round of decisions was made; before the migrations that follow from it.
-    Decided {
-        /// Upon this.
-        snapshot: Snapshot,
-        /// Each decision and what became of it.
-        decisions: Vec<(Decision, Verdict)>,
-    },
+    Decided(Decided),
     /// Make this migration, and report its end with [`Event::MigrationEnded`].
     Migrate(Order),
 }
@@ -245,7 +249,7 @@ impl Controller {
                 (decision, verdict)
             })
             .collect();
-        let mut outputs = vec![Output::Decided { snapshot, decisions: judged }];
+        let mut outputs = vec![Output::Decided(Decided { snapshot, decisions: judged })];
         outputs.extend(orders.into_iter().map(Output::Migrate));
         outputs
     }

@@ -57,5 +57,5 @@ mod index;
 
 pub use admission::{Refusal, Verdict};
 pub use config::{ConfigError, ControlConfig};
-pub use controller::{Controller, Event, Order, Output, RequestError};
+pub use controller::{Controller, Decided, Event, Order, Output, RequestError};
 pub use counters::Counters;
