@@ -1,0 +1,35 @@
+//! Godwit's network on one machine: namespaces, links with real delay, routes in microseconds, and the hand-over
+//! of a service address without a lost packet.
+//!
+//! ```text
+//!   user ──DelayLink──┐                        ┌──DelayLink── edge1 ──veth── service
+//!                     ├── gateway (PacketHold) ┤                  (while it runs here)
+//!   user ──DelayLink──┘   SERVICE via edge1    └──DelayLink── edge2 ──veth── service
+//!                                  └─► edge2                      (after the switch)
+//! ```
+//! - [`Netns`]: a named namespace, where `ip netns`, runc and CRIU find it.
+//! - [`Netlink`]: an open socket in a namespace for links, addresses, [`Route`]s, neighbours and [`Rule`]s.
+//! - [`DelayLink`]: two TUN devices joined by a thread that delays packets, by default and by peer.
+//! - [`PacketHold`]: keeps the packets to a service address and replays them in order to its new place.
+//!
+//! # What it guarantees
+//! - Never early: a packet leaves a [`DelayLink`] no sooner than its delay after it entered; within a peer in order.
+//! - Nothing lost, nothing reset: what a [`PacketHold`] captured it replays in order, and no socket sees it before.
+//!   What it could not keep or order (full, switch) it counts.
+//! - Nothing left: devices are not persistent, owned namespaces are removed on drop; after a `kill -9`
+//!   [`Netns::list`] and [`Netns::remove`] find and remove what has a name.
+//!
+//! # Needs
+//! Linux, root (CAP_NET_ADMIN, CAP_SYS_ADMIN; CAP_SYS_NICE for delays that hold under load) and /dev/net/tun.
+
+mod error;
+mod netem;
+mod netlink;
+mod netns;
+mod prefix;
+
+pub use error::{NetError, Result};
+pub use netem::netem_supported;
+pub use netlink::{Dev, FoundRoute, LinkInfo, Mac, Netlink, PreparedRoute, Route, Rule};
+pub use netns::Netns;
+pub use prefix::Prefix;
