@@ -22,14 +22,20 @@
 //! # Needs
 //! Linux, root (CAP_NET_ADMIN, CAP_SYS_ADMIN; CAP_SYS_NICE for delays that hold under load) and /dev/net/tun.
 
+mod delay;
 mod error;
 mod netem;
 mod netlink;
 mod netns;
 mod prefix;
+mod sched;
+mod tun;
 
+pub use delay::{DelayLink, DirectionStats, End, LinkConfig, LinkStats};
 pub use error::{NetError, Result};
 pub use netem::netem_supported;
 pub use netlink::{Dev, FoundRoute, LinkInfo, Mac, Netlink, PreparedRoute, Route, Rule};
 pub use netns::Netns;
 pub use prefix::Prefix;
+pub use sched::Priority;
+pub use tun::tun_supported;

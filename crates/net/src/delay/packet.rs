@@ -1,0 +1,71 @@
+//! The little that has to be read in a packet: its addresses, and how many segments it stands for.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+/// Source and destination of an IP packet; `None` if it is no IP packet or cut off.
+pub(crate) fn addresses(packet: &[u8]) -> Option<(IpAddr, IpAddr)> {
+    match packet.first()? >> 4 {
+        4 => {
+            let src: [u8; 4] = packet.get(12..16)?.try_into().ok()?;
+            let dst: [u8; 4] = packet.get(16..20)?.try_into().ok()?;
+            Some((Ipv4Addr::from(src).into(), Ipv4Addr::from(dst).into()))
+        }
+        6 => {
+            let src: [u8; 16] = packet.get(8..24)?.try_into().ok()?;
+            let dst: [u8; 16] = packet.get(24..40)?.try_into().ok()?;
+            Some((Ipv6Addr::from(src).into(), Ipv6Addr::from(dst).into()))
+        }
+        _ => None,
+    }
+}
+
+/// How many packets on a wire a packet behind a `virtio_net_hdr` stands for.
+pub(crate) fn segments(frame: &[u8]) -> u64 {
+    let field = |at: usize| frame.get(at..at + 2).map_or(0, |b| u64::from(u16::from_ne_bytes([b[0], b[1]])));
+    let (headers, size) = (field(2), field(4));
+    if frame.get(1).is_none_or(|gso| *gso == 0) || size == 0 {
+        return 1;
+    }
+    let payload = (frame.len() as u64).saturating_sub(crate::tun::VNET_HDR as u64 + headers);
+    payload.div_ceil(size).max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn reads_both_families() {
+        let mut v4 = [0u8; 20];
+        v4[0] = 0x45;
+        v4[12..16].copy_from_slice(&[10, 0, 0, 1]);
+        v4[16..20].copy_from_slice(&[10, 0, 0, 2]);
+        assert_eq!(addresses(&v4), Some(("10.0.0.1".parse().unwrap(), "10.0.0.2".parse().unwrap())));
+        let mut v6 = [0u8; 40];
+        v6[0] = 0x60;
+        v6[23] = 1;
+        v6[39] = 2;
+        assert_eq!(addresses(&v6), Some(("::1".parse().unwrap(), "::2".parse().unwrap())));
+        assert_eq!(addresses(&v6[..39]), None);
+        assert_eq!(addresses(&[]), None);
+    }
+
+    #[test]
+    fn a_large_segment_counts_as_many() {
+        let mut frame = vec![0u8; 10 + 40 + 3 * 1400 + 1];
+        assert_eq!(segments(&frame), 1);
+        frame[1] = 1;
+        frame[2..4].copy_from_slice(&40u16.to_ne_bytes());
+        frame[4..6].copy_from_slice(&1400u16.to_ne_bytes());
+        assert_eq!(segments(&frame), 4);
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_survived(bytes in proptest::collection::vec(any::<u8>(), 0..100)) {
+            let _ = addresses(&bytes);
+            prop_assert!(segments(&bytes) >= 1);
+        }
+    }
+}
