@@ -24,6 +24,7 @@
 
 mod delay;
 mod error;
+mod hold;
 mod netem;
 mod netlink;
 mod netns;
@@ -33,6 +34,7 @@ mod tun;
 
 pub use delay::{DelayLink, DirectionStats, End, LinkConfig, LinkStats};
 pub use error::{NetError, Result};
+pub use hold::{HoldOptions, HoldStats, Packet, PacketHold, PreparedRelease, ReleaseStats, RouteTo};
 pub use netem::netem_supported;
 pub use netlink::{Dev, FoundRoute, LinkInfo, Mac, Netlink, PreparedRoute, Route, Rule};
 pub use netns::Netns;
