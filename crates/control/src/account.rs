@@ -117,3 +117,82 @@ fn percentile(spread: &BTreeMap<u64, u64>, p: f64) -> Option<f64> {
     }
     None
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn user() -> UserName {
+        UserName::new("car").unwrap()
+    }
+
+    fn name(n: u8) -> NodeName {
+        NodeName::new(format!("edge{n}")).unwrap()
+    }
+
+    fn video() -> WorkloadName {
+        WorkloadName::new("video").unwrap()
+    }
+
+    fn sample(at: f64, node: u8, rtt: &[(u8, f64)]) -> Sample {
+        let rtt = rtt.iter().map(|(n, ms)| (name(*n), Rtt::from_ms(*ms).unwrap())).collect();
+        Sample {
+            at: Time::from_secs(at),
+            rtt: BTreeMap::from([(user(), rtt)]),
+            load: BTreeMap::new(),
+            placement: BTreeMap::from([(video(), name(node))]),
+            gap_ms: BTreeMap::new(),
+        }
+    }
+
+    fn account(samples: &[Sample], end: f64) -> UserSummary {
+        let facts = Facts {
+            scenario: "test".into(),
+            world: "sim".into(),
+            policy: "never".into(),
+            seed: 1,
+            speed: 1.0,
+            end: Time::from_secs(end),
+            nodes: vec![name(1), name(2)],
+            rtt_bound: Rtt::from_ms(26.0).unwrap(),
+            served_by: vec![(user(), vec![video()])],
+        };
+        summary(&facts, samples, Vec::new(), Vec::new()).users.remove(0)
+    }
+
+    #[test]
+    fn the_rtt_to_the_serving_node_counts_for_as_long_as_it_holds() {
+        let samples = [
+            sample(0.0, 1, &[(1, 10.0), (2, 99.0)]),
+            sample(2.0, 1, &[(1, 30.0), (2, 99.0)]),
+            sample(3.0, 2, &[(1, 99.0), (2, 26.0)]),
+        ];
+        let car = account(&samples, 10.0);
+        assert_eq!(car.rtt_mean_ms, Some((10.0 * 2.0 + 30.0 + 26.0 * 7.0) / 10.0));
+        assert_eq!((car.above_bound_s, car.above_bound_fraction), (1.0, 0.1), "the bound itself is not above");
+        assert_eq!(car.rtt_p95_ms, Some(30.0));
+    }
+
+    #[test]
+    fn the_percentile_is_the_lowest_that_holds_for_95_percent_of_the_time() {
+        let car = account(&[sample(0.0, 1, &[(1, 10.0)]), sample(95.0, 1, &[(1, 50.0)])], 100.0);
+        assert_eq!(car.rtt_p95_ms, Some(10.0));
+        let car = account(&[sample(0.0, 1, &[(1, 10.0)]), sample(94.0, 1, &[(1, 50.0)])], 100.0);
+        assert_eq!(car.rtt_p95_ms, Some(50.0));
+    }
+
+    #[test]
+    fn a_user_who_stops_answering_is_badly_served_but_not_before_the_first_figure() {
+        let samples = [sample(0.0, 1, &[]), sample(4.0, 1, &[(1, 10.0)]), sample(7.0, 1, &[(2, 1.0)])];
+        let car = account(&samples, 10.0);
+        assert_eq!((car.rtt_mean_ms, car.above_bound_s), (Some(10.0), 3.0));
+    }
+
+    #[test]
+    fn nothing_measured_gives_no_figures_and_no_division_by_zero() {
+        for (samples, end) in [(vec![], 0.0), (vec![], 10.0), (vec![sample(0.0, 1, &[(1, 3.0)])], 0.0)] {
+            let car = account(&samples, end);
+            assert_eq!((car.rtt_mean_ms, car.rtt_p95_ms, car.above_bound_fraction), (None, None, 0.0));
+        }
+    }
+}
