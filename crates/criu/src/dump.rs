@@ -1,0 +1,400 @@
+//! The source's side: freeze, dump, hold, and then either let go or end.
+//!
+//! ```text
+//! PreparedDump ──freeze──► FrozenDump ──dump──► HeldDump ──commit───► gone: the target runs
+//!   │ drop: nothing          │ drop: thaw          │ drop: rollback
+//!   ▼ has happened           ▼                     └──rollback─► ReleasedDump ──thaw──► runs on
+//! ```
+//!
+//! While a [`HeldDump`] lives, CRIU waits in its last notification: the images are whole, the tasks stand, and their
+//! TCP sockets are in repair mode, so that nothing which happens to them sends a packet. The control group is frozen
+//! too, so the tasks stand even when CRIU is killed.
+
+use std::os::fd::RawFd;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use crate::cgroup::{Cgroups, Freezer};
+use crate::check::{self, Version};
+use crate::error::{Error, Result};
+use crate::images::ImagesDir;
+use crate::limit::Limit;
+use crate::node::NodeEnv;
+use crate::plan::{self, RestorePlan};
+use crate::process;
+use crate::rpc::{CgroupMode, NetworkLock, Opts, Req, ReqType};
+use crate::runc::{Runc, Status};
+use crate::sockets;
+use crate::swrk::{Said, Swrk};
+
+/// The notification in which CRIU waits for the decision.
+const HOLD: &str = "post-dump";
+
+/// How long CRIU may take to let go by itself.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// How long a clean-up may take that the caller cannot limit.
+const CLEAN_UP: Duration = Duration::from_secs(10);
+
+/// What to dump, and how.
+#[derive(Debug, Clone)]
+pub struct DumpOptions {
+    /// Leave out connections that the server has not accepted yet instead of failing over them.
+    pub skip_unaccepted: bool,
+    /// Allow unix sockets whose other end is outside the container.
+    pub external_unix_sockets: bool,
+    /// Dump file locks.
+    pub file_locks: bool,
+    /// The largest deleted but still open file to put into the images, in bytes.
+    pub ghost_limit: u32,
+    /// CRIU's log level: 2 are warnings, 4 is everything and costs milliseconds.
+    pub log_level: u8,
+}
+
+impl Default for DumpOptions {
+    fn default() -> Self {
+        Self {
+            skip_unaccepted: false,
+            external_unix_sockets: false,
+            file_locks: true,
+            ghost_limit: 64 << 20,
+            log_level: 2,
+        }
+    }
+}
+
+/// How long each part took; parts that did not happen are zero.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct DumpTimes {
+    /// From the request to freeze until every task stood.
+    pub freeze: Duration,
+    /// From the request to dump until the images were whole.
+    pub dump: Duration,
+    /// Commit: until the tasks were gone. Roll-back: until they could run.
+    pub decision: Duration,
+}
+
+/// A failure that leaves the caller with something to finish.
+#[derive(Debug)]
+pub struct HandedBack<T> {
+    /// Why it failed.
+    pub error: Error,
+    /// What is left in the caller's hands.
+    pub back: T,
+}
+
+impl<T> From<Box<HandedBack<T>>> for Error {
+    fn from(failed: Box<HandedBack<T>>) -> Self {
+        failed.error
+    }
+}
+
+/// What all states have.
+#[derive(Debug)]
+struct Source {
+    id: String,
+    freezer: Freezer,
+    freezer_inside: PathBuf,
+    init: i32,
+    rootfs: PathBuf,
+    images: ImagesDir,
+    options: DumpOptions,
+    plan: RestorePlan,
+    times: DumpTimes,
+}
+
+/// Everything is ready and nothing has been touched: CRIU runs and waits.
+#[derive(Debug)]
+pub struct PreparedDump {
+    source: Source,
+    swrk: Swrk,
+    images_fd: RawFd,
+    version: Version,
+}
+
+/// The container stands; nothing is dumped yet.
+#[derive(Debug)]
+pub struct FrozenDump {
+    // None once the freeze has become another state's to undo.
+    inner: Option<(Source, Swrk, RawFd)>,
+}
+
+/// The images are whole, and CRIU waits for the decision.
+#[derive(Debug)]
+pub struct HeldDump {
+    inner: Option<(Source, Swrk)>,
+}
+
+/// CRIU has let go; the container still stands in its frozen cgroup, its sockets as they were.
+#[derive(Debug)]
+pub struct ReleasedDump {
+    source: Option<Source>,
+}
+
+impl PreparedDump {
+    /// Starts CRIU for the running container `id` of `env`, in the container's network namespace (which makes that
+    /// namespace none of CRIU's business and saves 20 ms), and finds out what the target needs to know.
+    pub fn new(env: &NodeEnv, id: &str, images: ImagesDir, options: DumpOptions, limit: &Limit) -> Result<Self> {
+        let runc = Runc::new(env);
+        let container = runc.state(id, limit)?;
+        if container.status != Status::Running {
+            let status = container.status.to_string();
+            return Err(Error::WrongStatus { container: id.into(), status, wanted: "running" });
+        }
+        let state = runc.state_file(id)?;
+        let cgroups = Cgroups::new(env, &state.cgroup_paths());
+        let freezer = cgroups.freezer()?;
+        let init = state.init_pid()?;
+        let host_init = process::host_pid(env, init, &freezer.pids()?)?;
+        let plan = RestorePlan {
+            external: plan::external_mounts(&process::mounts(host_init)?),
+            descriptors: state.descriptors(),
+        };
+        let env = env.in_netns(format!("/proc/{host_init}/ns/net"));
+        let (mut swrk, numbers) = Swrk::start(&env, "dump", &[images.fd()])?;
+        let version = check::ask_version(&mut swrk, limit)?;
+        let source = Source {
+            id: id.into(),
+            freezer,
+            freezer_inside: cgroups.freezer_inside()?.to_path_buf(),
+            init,
+            rootfs: state.rootfs()?,
+            images,
+            options,
+            plan,
+            times: DumpTimes::default(),
+        };
+        Ok(Self { source, swrk, images_fd: numbers[0], version })
+    }
+
+    /// What the target needs to know to prepare.
+    pub fn plan(&self) -> &RestorePlan {
+        &self.source.plan
+    }
+
+    /// The version of the CRIU that will dump.
+    pub fn version(&self) -> Version {
+        self.version
+    }
+
+    /// Stops the container. **Before this call** the service's packets have to be kept from its network namespace:
+    /// what the kernel acknowledges after the dump is lost to the connection.
+    ///
+    /// On an error the container runs.
+    pub fn freeze(self, limit: &Limit) -> Result<FrozenDump> {
+        let Self { mut source, swrk, images_fd, .. } = self;
+        match source.freezer.freeze(limit) {
+            Ok(took) => {
+                source.times.freeze = took;
+                Ok(FrozenDump { inner: Some((source, swrk, images_fd)) })
+            }
+            Err(e) => Err(e.and_then_failed(source.freezer.thaw())),
+        }
+    }
+}
+
+impl FrozenDump {
+    /// Dumps. On an error the container is handed back, still frozen, so that the caller can let packets through
+    /// before it runs again.
+    pub fn dump(mut self, limit: &Limit) -> Result<HeldDump, Box<HandedBack<ReleasedDump>>> {
+        // Always there: only this call and drop take it.
+        let Some((mut source, mut swrk, images_fd)) = self.inner.take() else { unreachable!("taken once") };
+        let start = Instant::now();
+        let said = swrk.send(&source.request(images_fd, limit)).and_then(|()| swrk.run_to(Some(HOLD), limit));
+        let log = source.images.log("dump");
+        let error = match said {
+            Ok(Said::Notification { .. }) => {
+                source.times.dump = start.elapsed();
+                // CRIU thaws the cgroup once it has the tasks in its own hands.
+                match source.freezer.ask() {
+                    Ok(()) => return Ok(HeldDump { inner: Some((source, swrk)) }),
+                    Err(e) => e,
+                }
+            }
+            Ok(Said::Answer(resp)) => swrk.failed(&resp, &log),
+            Ok(Said::Closed) => swrk.died(Some(&log)),
+            Err(e) => e,
+        };
+        let released = release(source, swrk);
+        Err(Box::new(HandedBack { error: error.and_then_failed(released.1), back: released.0 }))
+    }
+
+    /// Lets the container run on.
+    pub fn thaw(mut self) -> Result<()> {
+        match self.inner.take() {
+            Some((source, ..)) => source.freezer.thaw(),
+            None => Ok(()),
+        }
+    }
+
+    /// How long the freeze took.
+    pub fn times(&self) -> DumpTimes {
+        self.inner.as_ref().map(|(source, ..)| source.times).unwrap_or_default()
+    }
+}
+
+impl Drop for FrozenDump {
+    fn drop(&mut self) {
+        if let Some((source, ..)) = self.inner.take() {
+            let _ = source.freezer.thaw();
+        }
+    }
+}
+
+impl HeldDump {
+    /// The images.
+    pub fn images(&self) -> &ImagesDir {
+        &self.source().images
+    }
+
+    /// How long the freeze and the dump took.
+    pub fn times(&self) -> DumpTimes {
+        self.source().times
+    }
+
+    /// The host's pid of the CRIU that holds.
+    pub fn criu_pid(&self) -> i32 {
+        self.inner.as_ref().map_or(0, |(_, swrk)| swrk.pid())
+    }
+
+    /// Ends the container without a packet sent: its sockets are still in repair mode. It cannot fail halfway into a
+    /// running container: where CRIU does not do it, the tasks are killed as they stand.
+    ///
+    /// runc still knows the container, as a stopped one: `runc.delete` removes it.
+    pub fn commit(mut self, limit: &Limit) -> Result<DumpTimes> {
+        let Some((mut source, mut swrk)) = self.inner.take() else { unreachable!("taken once") };
+        let start = Instant::now();
+        // The tasks stand in CRIU's hands; in a frozen v1 cgroup CRIU's SIGKILL would not reach them.
+        let by_criu = source.freezer.thaw().and_then(|()| swrk.answer(true)).and_then(|()| swrk.run_to(None, limit));
+        let gone = source.freezer.pids().map(|pids| pids.is_empty());
+        if !(matches!(by_criu, Ok(Said::Answer(ref resp)) if resp.success) && matches!(gone, Ok(true))) {
+            source.freezer.ask()?;
+            swrk.kill();
+            source.freezer.kill_all(&Limit::within(CLEAN_UP))?;
+        }
+        let _ = swrk.wait(limit);
+        source.times.decision = start.elapsed();
+        Ok(source.times)
+    }
+
+    /// Makes CRIU let go: sockets leave repair mode, the tasks stay frozen until [`ReleasedDump::thaw`], so that the
+    /// caller can let packets through first. It also works when CRIU has died.
+    pub fn rollback(mut self) -> Result<ReleasedDump, Box<HandedBack<ReleasedDump>>> {
+        let Some((source, swrk)) = self.inner.take() else { unreachable!("taken once") };
+        let start = Instant::now();
+        let _ = swrk.answer(false);
+        let (mut released, result) = release(source, swrk);
+        if let Some(source) = &mut released.source {
+            source.times.decision = start.elapsed();
+        }
+        match result {
+            Ok(()) => Ok(released),
+            Err(error) => Err(Box::new(HandedBack { error, back: released })),
+        }
+    }
+
+    fn source(&self) -> &Source {
+        match &self.inner {
+            Some((source, _)) => source,
+            None => unreachable!("taken once, by value"),
+        }
+    }
+}
+
+impl Drop for HeldDump {
+    fn drop(&mut self) {
+        if let Some((source, swrk)) = self.inner.take() {
+            let _ = swrk.answer(false);
+            // Dropping what is released thaws it.
+            drop(release(source, swrk));
+        }
+    }
+}
+
+impl ReleasedDump {
+    /// The container's id.
+    pub fn id(&self) -> &str {
+        self.source.as_ref().map_or("", |source| &source.id)
+    }
+
+    /// How long the parts took.
+    pub fn times(&self) -> DumpTimes {
+        self.source.as_ref().map(|source| source.times).unwrap_or_default()
+    }
+
+    /// Lets the container run.
+    pub fn thaw(mut self) -> Result<()> {
+        self.source.take().map_or(Ok(()), |source| source.freezer.thaw())
+    }
+}
+
+impl Drop for ReleasedDump {
+    fn drop(&mut self) {
+        if let Some(source) = self.source.take() {
+            let _ = source.freezer.thaw();
+        }
+    }
+}
+
+/// Gets the tasks out of CRIU's hands, whatever CRIU's state, into the frozen cgroup, with live sockets.
+fn release(source: Source, mut swrk: Swrk) -> (ReleasedDump, Result<()>) {
+    let limit = Limit::within(CLEAN_UP);
+    let patience = Limit::within(PATIENCE);
+    // Not frozen before CRIU is through: it needs the tasks to run its own code in them. It asks for the freeze
+    // itself before it lets go of them.
+    loop {
+        match swrk.next(&patience) {
+            // A dump that comes to its end in spite of us must not end the container.
+            Ok(Said::Notification { script, .. }) if swrk.answer(script != HOLD).is_ok() => {}
+            Ok(Said::Answer(_)) => break,
+            // From here on no task runs, however the kernel takes them from a CRIU that is killed.
+            _ => {
+                let _ = source.freezer.ask();
+                swrk.kill();
+                break;
+            }
+        }
+    }
+    let asked = source.freezer.ask();
+    let _ = swrk.wait(&limit);
+    let result = asked.and_then(|()| {
+        source.freezer.wait_frozen(&limit)?;
+        sockets::recover_sockets(&source.freezer.pids()?).map(|_| ())
+    });
+    (ReleasedDump { source: Some(source) }, result)
+}
+
+impl Source {
+    fn request(&self, images_fd: RawFd, limit: &Limit) -> Req {
+        let options = &self.options;
+        let external = self.plan.external.iter().map(|m| format!("mnt[{}]:{}", m.mountpoint, m.key)).collect();
+        let opts = Opts {
+            images_dir_fd: -1,
+            // CRIU resolves images_dir_fd in its client's /proc, which a client outside its pid namespace has not.
+            images_dir: Some(format!("/proc/self/fd/{images_fd}")),
+            pid: Some(self.init),
+            root: Some(self.rootfs.display().to_string()),
+            external,
+            tcp_established: Some(true),
+            tcp_skip_in_flight: Some(options.skip_unaccepted),
+            ext_unix_sk: Some(options.external_unix_sockets),
+            file_locks: Some(options.file_locks),
+            ghost_limit: Some(options.ghost_limit),
+            evasive_devices: Some(true),
+            shell_job: Some(false),
+            orphan_pts_master: Some(true),
+            link_remap: Some(true),
+            notify_scripts: Some(true),
+            // The caller keeps the packets away, since before the freeze.
+            network_lock: Some(NetworkLock::Skip.into()),
+            manage_cgroups_mode: Some(CgroupMode::Ignore.into()),
+            freeze_cgroup: Some(self.freezer_inside.display().to_string()),
+            // CRIU's own alarm cleans up where ours has to kill: let it be the first.
+            timeout: Some(u32::try_from(limit.left().as_secs()).unwrap_or(u32::MAX).max(1)),
+            log_level: Some(options.log_level.into()),
+            log_file: Some("dump.log".into()),
+            ..Opts::default()
+        };
+        Req { r#type: ReqType::Dump.into(), opts: Some(opts), ..Req::default() }
+    }
+}

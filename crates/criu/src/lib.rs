@@ -1,0 +1,63 @@
+//! Containers that move while they run: CRIU by its RPC, and runc for the ordinary life of a container.
+//!
+//! ```text
+//!         source node                                       target node
+//!   check(&env)  preflight(&env, id)                  check(&env)
+//!   PreparedDump::new ────────── plan ──────────────► PreparedRestore::new      (the service runs)
+//!   · the caller blocks the service's packets ·
+//!   .freeze ► FrozenDump .dump ► HeldDump ─ images ─► .restore ► HeldRestore     (frozen)
+//!   · the caller records the commit point, moves the address ·
+//!                                                     .resume ► RestoredContainer .finish
+//!   .commit                     · and opens the block and replays ·             (the service runs)
+//! ```
+//!
+//! # What it guarantees
+//!
+//! - Until [`HeldDump::commit`] the source can be brought back by [`HeldDump::rollback`], its connections alive, even
+//!   when CRIU has been killed meanwhile; until [`HeldRestore::resume`] the target can be made as it was by
+//!   [`HeldRestore::abort`]. Neither sends a FIN or RST. Dropping does the same.
+//! - An order of calls that makes no sense does not compile.
+//! - Every call that waits has a [`Limit`]; what it started is ended when the limit is over.
+//! - Before and after, the container is a normal container of the node's runc.
+//!
+//! # What it leaves to the caller
+//!
+//! Packets: to keep them from the service's network namespace from before the freeze until the commit or the end of
+//! the roll-back, and to hold and replay them. And the images: [`ImagesDir`] is a directory of the host at each end.
+
+pub mod check;
+
+mod cgroup;
+mod dump;
+mod error;
+mod images;
+mod limit;
+mod log;
+mod node;
+mod plan;
+mod preflight;
+mod process;
+mod restore;
+mod rpc;
+mod runc;
+mod sockets;
+mod spec;
+mod stage;
+mod state;
+mod swrk;
+mod sys;
+
+pub use cgroup::Freezer;
+pub use check::{Capabilities, Version, check};
+pub use dump::{DumpOptions, DumpTimes, FrozenDump, HandedBack, HeldDump, PreparedDump, ReleasedDump};
+pub use error::{Error, Result};
+pub use images::ImagesDir;
+pub use limit::{Cancel, Limit};
+pub use node::{NodeChild, NodeCommand, NodeEnv, Output};
+pub use plan::{ExternalMount, RestorePlan};
+pub use preflight::{Obstacle, preflight};
+pub use restore::{HeldRestore, PreparedRestore, RestoreOptions, RestoreTimes, RestoredContainer};
+pub use runc::{Container, Runc, Status, Streams};
+pub use sockets::recover_sockets;
+pub use spec::Spec;
+pub use state::StateFile;

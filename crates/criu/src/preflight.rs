@@ -1,0 +1,172 @@
+//! What CRIU could not dump, found before anything is frozen.
+
+use std::path::Path;
+
+use crate::cgroup::Cgroups;
+use crate::error::Result;
+use crate::limit::Limit;
+use crate::node::NodeEnv;
+use crate::process::{self, MountInfo};
+use crate::runc::{Runc, Status};
+use crate::sockets::{self, Socket};
+
+const IPPROTO_MPTCP: i32 = 262;
+
+/// One reason why a container cannot be dumped as it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Obstacle {
+    /// The process, by the host's pid.
+    pub pid: i32,
+    /// Its name.
+    pub process: String,
+    /// What it has that cannot be dumped.
+    pub what: String,
+}
+
+impl std::fmt::Display for Obstacle {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "process {} ({}) has {}", self.pid, self.process, self.what)
+    }
+}
+
+/// Looks for what CRIU is known not to dump, without stopping anything. An empty answer is no promise: what a process
+/// does later, and what is rarer than the things looked for, shows in the dump, which then rolls back.
+pub fn preflight(env: &NodeEnv, id: &str, limit: &Limit) -> Result<Vec<Obstacle>> {
+    let runc = Runc::new(env);
+    let container = runc.state(id, limit)?;
+    if container.status != Status::Running {
+        let status = container.status.to_string();
+        return Err(crate::Error::WrongStatus { container: id.into(), status, wanted: "running" });
+    }
+    let state = runc.state_file(id)?;
+    let cgroups = Cgroups::new(env, &state.cgroup_paths());
+    let mut found = Vec::new();
+    for pid in cgroups.freezer()?.pids()? {
+        // A process that ends meanwhile is no obstacle.
+        let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+        for what in of_process(pid).unwrap_or_default() {
+            found.push(Obstacle { pid, process: name.trim().into(), what });
+        }
+    }
+    Ok(found)
+}
+
+fn of_process(pid: i32) -> Result<Vec<String>> {
+    let mut found: Vec<String> = sockets::of_process(pid)?.iter().filter_map(socket).collect();
+    let mounts = process::mounts(pid)?;
+    for (number, link) in process::descriptors(pid) {
+        if let Some(what) = descriptor(pid, number, &link, &mounts) {
+            found.push(what);
+        }
+    }
+    let tracer = process::status_line(pid, "TracerPid:")?;
+    if tracer != "0" {
+        found.push(format!("a tracer, process {tracer} (a debugger or strace)"));
+    }
+    Ok(found)
+}
+
+/// Why a socket cannot be dumped.
+fn socket(socket: &Socket) -> Option<String> {
+    let unsupported = |what: &str| Some(format!("{what} (descriptor {})", socket.number));
+    if socket.is_inet() {
+        return match (socket.kind, socket.protocol) {
+            (_, libc::IPPROTO_SCTP) => unsupported("an SCTP socket, which CRIU cannot dump"),
+            (_, IPPROTO_MPTCP) => unsupported("an MPTCP socket, which CRIU cannot dump"),
+            (libc::SOCK_RAW, protocol) => {
+                unsupported(&format!("a raw socket of IP protocol {protocol}, which CRIU cannot restore faithfully"))
+            }
+            (libc::SOCK_DGRAM, libc::IPPROTO_ICMP | libc::IPPROTO_ICMPV6) => {
+                unsupported("an ICMP (ping) socket, which CRIU cannot dump")
+            }
+            (libc::SOCK_STREAM, libc::IPPROTO_TCP) => None,
+            (libc::SOCK_DGRAM, libc::IPPROTO_UDP | libc::IPPROTO_UDPLITE) => None,
+            (_, protocol) => unsupported(&format!("a socket of IP protocol {protocol}, which CRIU cannot dump")),
+        };
+    }
+    match socket.domain {
+        libc::AF_UNIX | libc::AF_NETLINK | libc::AF_PACKET => None,
+        libc::AF_VSOCK => unsupported("a vsock socket, which CRIU cannot dump"),
+        libc::AF_ALG => unsupported("a kernel crypto (AF_ALG) socket, which CRIU cannot dump"),
+        family => unsupported(&format!("a socket of family {family}, which CRIU cannot dump")),
+    }
+}
+
+/// Why another descriptor cannot be dumped.
+fn descriptor(pid: i32, number: i32, link: &Path, mounts: &[MountInfo]) -> Option<String> {
+    let text = link.to_string_lossy();
+    let with = |what: &str| Some(format!("{what} (descriptor {number}, {text})"));
+    if let Some(kind) = text.strip_prefix("anon_inode:") {
+        return match kind.trim_matches(['[', ']']) {
+            "io_uring" => with("an io_uring, which CRIU cannot dump"),
+            "userfaultfd" => with("a userfaultfd, which CRIU cannot dump"),
+            "perf_event" => with("a perf event, which CRIU cannot dump"),
+            "fanotify" | "eventpoll" | "eventfd" | "signalfd" | "inotify" | "timerfd" | "pidfd" => None,
+            "bpf-map" | "bpf-prog" | "bpf-link" | "btf" => with("a BPF object, which CRIU cannot dump"),
+            kind if kind.starts_with("kvm") => with("a virtual machine (KVM), which CRIU cannot dump"),
+            _ => None,
+        };
+    }
+    if !text.starts_with('/') {
+        return None;
+    }
+    if text.starts_with("/dev/pts/") || text == "/dev/tty" || text.starts_with("/dev/tty") || text == "/dev/console" {
+        return with("a terminal, which belongs to a session outside the container");
+    }
+    if is_foreign_device(pid, number) {
+        return with("an open device, which CRIU cannot dump");
+    }
+    // The mount that a descriptor was opened on; a descriptor from outside is on one that the container has not.
+    let info = std::fs::read_to_string(format!("/proc/{pid}/fdinfo/{number}")).ok()?;
+    let mount = info.lines().find_map(|l| l.strip_prefix("mnt_id:"))?.trim().parse::<i32>().ok()?;
+    if !mounts.iter().any(|m| m.id == mount) && !is_null(pid, number) {
+        return with("a file from outside the container");
+    }
+    None
+}
+
+fn device(pid: i32, number: i32) -> Option<(u32, u32, bool)> {
+    use std::os::unix::fs::{FileTypeExt, MetadataExt};
+    let meta = std::fs::metadata(format!("/proc/{pid}/fd/{number}")).ok()?;
+    let kind = meta.file_type();
+    let is_device = kind.is_char_device() || kind.is_block_device();
+    is_device.then(|| (libc::major(meta.rdev()), libc::minor(meta.rdev()), kind.is_char_device()))
+}
+
+/// Character devices of major 1 (null, zero, full, random, urandom) have no state; all others are outside.
+fn is_foreign_device(pid: i32, number: i32) -> bool {
+    device(pid, number).is_some_and(|(major, minor, char)| !(char && major == 1 && minor != 1 && minor != 2))
+}
+
+/// runc opens /dev/null outside for the standard streams and then the container's own in its place; CRIU accepts it.
+fn is_null(pid: i32, number: i32) -> bool {
+    device(pid, number) == Some((1, 3, true))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::UdpSocket;
+
+    use super::*;
+
+    fn one(domain: i32, kind: i32, protocol: i32) -> Option<String> {
+        let fd = UdpSocket::bind("127.0.0.1:0").unwrap().into();
+        socket(&Socket { number: 3, fd, domain, kind, protocol })
+    }
+
+    #[test]
+    fn sockets_that_cannot_be_dumped_are_named() {
+        let sctp = one(libc::AF_INET, libc::SOCK_SEQPACKET, libc::IPPROTO_SCTP).unwrap();
+        assert_eq!(sctp, "an SCTP socket, which CRIU cannot dump (descriptor 3)");
+        assert!(one(libc::AF_INET, libc::SOCK_RAW, libc::IPPROTO_ICMP).unwrap().contains("raw socket"));
+        assert!(one(libc::AF_INET6, libc::SOCK_STREAM, IPPROTO_MPTCP).unwrap().contains("MPTCP"));
+        assert!(one(libc::AF_INET, libc::SOCK_DGRAM, libc::IPPROTO_ICMP).unwrap().contains("ping"));
+    }
+
+    #[test]
+    fn ordinary_sockets_are_no_obstacle() {
+        assert_eq!(one(libc::AF_INET, libc::SOCK_STREAM, libc::IPPROTO_TCP), None);
+        assert_eq!(one(libc::AF_INET6, libc::SOCK_DGRAM, libc::IPPROTO_UDP), None);
+        assert_eq!(one(libc::AF_UNIX, libc::SOCK_SEQPACKET, 0), None);
+    }
+}

@@ -1,0 +1,383 @@
+//! Two small nodes and a client, made of namespaces, for tests and benchmarks of this crate.
+//!
+//! ```text
+//!   client netns (10.77.0.1) ──ra── service netns a (10.77.0.2) ◄─ containers of node a
+//!                            ──rb── service netns b (10.77.0.2) ◄─ containers of node b
+//! ```
+//! A node is a process tree with mount, pid, uts and ipc namespaces of its own and an overlay of the node image as
+//! its root. Everything is gone when the [`World`] is dropped.
+
+#![allow(dead_code, unreachable_pub)]
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use godwit_criu::{ImagesDir, Limit, NodeEnv, Runc, Spec, Streams};
+use nix::sched::{CloneFlags, setns};
+
+/// Where the service listens, whatever node it is on.
+pub const SERVICE: &str = "10.77.0.2:7000";
+
+/// The container's bundle, in either node.
+pub const BUNDLE: &str = "/var/lib/godwit/app";
+
+/// For everything that is not measured.
+pub fn limit() -> Limit {
+    Limit::seconds(30)
+}
+
+/// The node image's root, or the reason why tests that need it are skipped.
+pub fn node_image() -> Result<PathBuf, String> {
+    if !nix::unistd::geteuid().is_root() {
+        return Err("needs root".into());
+    }
+    let cache = std::env::var_os("GODWIT_CACHE").map(PathBuf::from).unwrap_or_else(|| {
+        let home = std::env::var_os("HOME").map(PathBuf::from).unwrap_or_else(|| "/root".into());
+        home.join(".cache/godwit")
+    });
+    let image = cache.join("node-image/current");
+    if !image.join("complete").exists() {
+        return Err(format!("no node image in {}: run scripts/setup-node-image.sh", cache.display()));
+    }
+    Ok(image.join("rootfs"))
+}
+
+/// The counter example, which cargo builds with the tests.
+fn counter() -> PathBuf {
+    let exe = std::env::current_exe().expect("our own path");
+    let found = exe.ancestors().map(|dir| dir.join("examples/counter")).find(|path| path.is_file());
+    found
+        .or_else(|| exe.parent().map(|dir| dir.join("counter")).filter(|path| path.is_file()))
+        .expect("the counter example: cargo build --example counter")
+}
+
+/// One node.
+pub struct Node {
+    unshare: Child,
+    pub env: NodeEnv,
+    pub netns: String,
+    pub cgroup: String,
+}
+
+/// Two nodes and a client's network namespace.
+pub struct World {
+    name: String,
+    pub a: Node,
+    pub b: Node,
+    _dir: tempfile::TempDir,
+    images: tempfile::TempDir,
+}
+
+static WORLDS: AtomicUsize = AtomicUsize::new(0);
+
+impl World {
+    /// Makes it.
+    pub fn new(image: &Path) -> Self {
+        let name = format!("gwt{}x{}", std::process::id(), WORLDS.fetch_add(1, Ordering::SeqCst));
+        // CRIU moves page contents through pipes larger than the default; root without CAP_SYS_RESOURCE may not.
+        fs::write("/proc/sys/fs/pipe-max-size", "4194304").expect("raise pipe-max-size");
+        let client = format!("{name}c");
+        ip(&["netns", "add", &client]);
+        ip(&["-n", &client, "link", "set", "lo", "up"]);
+        ip(&["-n", &client, "addr", "add", "10.77.0.1/32", "dev", "lo"]);
+        for side in ["a", "b"] {
+            let (service, veth) = (format!("{name}{side}"), format!("r{side}"));
+            ip(&["netns", "add", &service]);
+            ip(&["-n", &client, "link", "add", &veth, "type", "veth", "peer", "name", "eth0", "netns", &service]);
+            let mac = ["address", "02:00:00:00:00:01"];
+            ip(&[&["-n", &client, "link", "set", &veth][..], &mac[..], &["up"]].concat());
+            ip(&["-n", &service, "link", "set", "lo", "up"]);
+            ip(&["-n", &service, "addr", "add", "10.77.0.2/32", "dev", "eth0"]);
+            ip(&["-n", &service, "link", "set", "eth0", "address", "02:00:00:00:00:02", "up"]);
+            ip(&["-n", &service, "route", "add", "10.77.0.1", "dev", "eth0"]);
+            let neighbour = |ns: &str, address: &str, mac: &str, dev: &str| {
+                ip(&["-n", ns, "neigh", "replace", address, "lladdr", mac, "dev", dev, "nud", "permanent"]);
+            };
+            neighbour(&service, "10.77.0.1", "02:00:00:00:00:01", "eth0");
+            neighbour(&client, "10.77.0.2", "02:00:00:00:00:02", &veth);
+        }
+        let dir = tempfile::Builder::new().prefix("gwt").tempdir().expect("a directory");
+        let images = tempfile::Builder::new().prefix("gwt").tempdir_in("/dev/shm").expect("a directory on tmpfs");
+        let node = |side: &str| Node::new(&name, side, image, dir.path());
+        let world = Self { a: node("a"), b: node("b"), name: name.clone(), _dir: dir, images };
+        world.route_to("a");
+        for node in [&world.a, &world.b] {
+            let found = godwit_criu::check(&node.env, &limit()).expect("a CRIU that works");
+            assert!(found.complaints.is_empty(), "criu complains: {:?}", found.complaints);
+        }
+        world
+    }
+
+    /// Sends the client's packets to one of the nodes.
+    pub fn route_to(&self, side: &str) {
+        ip(&[
+            "-n",
+            &format!("{}c", self.name),
+            "route",
+            "replace",
+            "10.77.0.2",
+            "dev",
+            &format!("r{side}"),
+            "src",
+            "10.77.0.1",
+        ]);
+    }
+
+    /// A directory for images, on tmpfs.
+    pub fn images(&self, name: &str) -> ImagesDir {
+        ImagesDir::create(self.images.path().join(name)).expect("a directory")
+    }
+
+    /// A client that is connected and has had its first answer.
+    pub fn client(&self) -> Client {
+        Client::start(&format!("/run/netns/{}c", self.name))
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        for node in [&mut self.a, &mut self.b] {
+            node.end();
+        }
+        for side in ["a", "b", "c"] {
+            ip(&["netns", "del", &format!("{}{side}", self.name)]);
+        }
+        for (_, dir) in hierarchies() {
+            for side in ["a", "b"] {
+                remove_cgroup(&dir.join(&self.name).join(side));
+            }
+            remove_cgroup(&dir.join(&self.name));
+        }
+    }
+}
+
+impl Node {
+    fn new(world: &str, side: &str, image: &Path, dir: &Path) -> Self {
+        let base = dir.join(side);
+        fs::create_dir_all(&base).expect("a directory");
+        let netns = format!("/run/netns/{world}{side}");
+        let cgroup = format!("/{world}/{side}");
+        let mut dirs = Vec::new();
+        for (_, hierarchy) in hierarchies() {
+            let mut made = hierarchy.clone();
+            for part in [world, side] {
+                made = made.join(part);
+                fs::create_dir_all(&made).expect("a cgroup");
+                // A new cpuset has no CPUs, and nothing can be in it until it has.
+                for file in ["cpuset.cpus", "cpuset.mems"] {
+                    if let Ok(all) = fs::read_to_string(made.parent().expect("a parent").join(file)) {
+                        let _ = fs::write(made.join(file), all);
+                    }
+                }
+            }
+            dirs.push(made);
+        }
+        let script = r#"
+            set -e
+            mount -t tmpfs tmpfs "$BASE"
+            cd "$BASE"
+            mkdir up work root appup appwork
+            mount -t overlay overlay -o "lowerdir=$IMAGE,upperdir=up,workdir=work" root
+            mkdir -p root/var/lib/godwit/app/rootfs root/run/netns root/old appup/bin
+            cp "$COUNTER" appup/counter
+            mount -t overlay overlay -o "lowerdir=$IMAGE,upperdir=appup,workdir=appwork" root/var/lib/godwit/app/rootfs
+            mount -t proc proc root/proc
+            mount --rbind /sys root/sys
+            mount --rbind /dev root/dev
+            mount -t tmpfs tmpfs root/run
+            mkdir -p root/run/netns root/tmp
+            touch "root$NETNS"
+            mount --bind "$NETNS" "root$NETNS"
+            mount -t tmpfs tmpfs root/tmp
+            cd root
+            pivot_root . old
+            umount -l /old
+            echo ready
+            exec >/dev/null 2>&1 </dev/null
+            trap : TERM
+            while :; do sleep 1000 & wait; done
+        "#;
+        let mut unshare = Command::new("unshare")
+            .args(["--mount", "--uts", "--ipc", "--pid", "--fork", "--kill-child", "--propagation", "private"])
+            .args(["bash", "-c", script])
+            .env("BASE", &base)
+            .env("IMAGE", fs::canonicalize(image).expect("the image"))
+            .env("COUNTER", counter())
+            .env("NETNS", &netns)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("unshare");
+        let mut line = String::new();
+        let mut out = BufReader::new(unshare.stdout.take().expect("a pipe"));
+        out.read_line(&mut line).expect("a line");
+        assert_eq!(line, "ready\n", "the node did not come up");
+        let children = format!("/proc/{0}/task/{0}/children", unshare.id());
+        let init = fs::read_to_string(children).expect("children").trim().parse().expect("one child");
+        let env = NodeEnv::node(init).in_cgroups(dirs);
+        Self { unshare, env, netns, cgroup }
+    }
+
+    /// Writes the bundle and starts the counter in it.
+    pub fn run_counter(&self, id: &str, mib: usize, extra: &[&str]) {
+        self.write_bundle(id, mib, extra);
+        let bundle = Path::new(BUNDLE);
+        Runc::new(&self.env).run(id, bundle, Streams::default(), &limit()).expect("a running container");
+    }
+
+    /// Writes the bundle.
+    pub fn write_bundle(&self, id: &str, mib: usize, extra: &[&str]) {
+        let mib = mib.to_string();
+        let args = [&["/counter", "7000", &mib, "4"][..], extra].concat();
+        Spec::new(args, format!("{BUNDLE}/rootfs"))
+            .netns(&self.netns)
+            .cgroups_path(format!("{}/{id}", self.cgroup))
+            .write(&self.env.host_path(BUNDLE))
+            .expect("a bundle");
+    }
+
+    /// Keeps all packets from the service and from its peers, or lets them through again.
+    pub fn block(&self, on: bool) {
+        let script = if on {
+            "add table inet godwit; add chain inet godwit in { type filter hook input priority -300; policy drop; }; \
+             add chain inet godwit out { type filter hook output priority -300; policy drop; }"
+        } else {
+            "delete table inet godwit"
+        };
+        self.env.in_netns(&self.netns).command("nft").arg(script).run(&limit()).expect("nft");
+    }
+
+    fn end(&mut self) {
+        // --kill-child: the node's first process dies with it, and everything in the node with that.
+        let _ = self.unshare.kill();
+        let _ = self.unshare.wait();
+        if let Some(init) = self.env.init_pid() {
+            while Path::new(&format!("/proc/{init}")).exists() {
+                std::thread::yield_now();
+            }
+        }
+    }
+}
+
+/// The mounted cgroup hierarchies: v1 controllers, or the one of v2.
+fn hierarchies() -> Vec<(String, PathBuf)> {
+    let mounts = fs::read_to_string("/proc/self/mounts").expect("mounts");
+    let mut found = Vec::new();
+    for line in mounts.lines() {
+        let fields: Vec<&str> = line.split(' ').collect();
+        if matches!(fields[2], "cgroup" | "cgroup2") {
+            found.push((fields[3].to_owned(), PathBuf::from(fields[1])));
+        }
+    }
+    found
+}
+
+fn remove_cgroup(dir: &Path) {
+    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+        if entry.file_type().is_ok_and(|t| t.is_dir()) {
+            remove_cgroup(&entry.path());
+        }
+    }
+    // EBUSY while the last processes leave it.
+    let start = Instant::now();
+    while dir.exists() && fs::remove_dir(dir).is_err() && start.elapsed() < Duration::from_secs(5) {
+        std::thread::yield_now();
+    }
+}
+
+fn ip(args: &[&str]) {
+    let output = Command::new("ip").args(args).output().expect("ip");
+    assert!(output.status.success(), "ip {args:?}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// A client that asks every 2 ms over one connection and checks each answer.
+pub struct Client {
+    stop: Arc<AtomicBool>,
+    answers: Arc<AtomicU64>,
+    thread: JoinHandle<Result<Seen, String>>,
+}
+
+/// What a client has seen.
+#[derive(Debug, Clone, Copy)]
+pub struct Seen {
+    pub answers: u64,
+    pub longest_gap: Duration,
+}
+
+impl Client {
+    fn start(netns: &str) -> Self {
+        let (stop, answers) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+        let ns = fs::File::open(netns).expect("the client's netns");
+        let thread = std::thread::spawn({
+            let (stop, answers) = (stop.clone(), answers.clone());
+            move || {
+                setns(&ns, CloneFlags::CLONE_NEWNET).map_err(|e| e.to_string())?;
+                ask(&stop, &answers)
+            }
+        });
+        let client = Self { stop, answers, thread };
+        client.wait_for(1);
+        client
+    }
+
+    /// Waits until that many more answers have come.
+    pub fn wait_for(&self, more: u64) {
+        let target = self.answers.load(Ordering::SeqCst) + more;
+        let start = Instant::now();
+        while self.answers.load(Ordering::SeqCst) < target {
+            assert!(!self.thread.is_finished(), "the client has given up");
+            assert!(start.elapsed() < Duration::from_secs(30), "no answer for 30 s");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    /// Ends it; an error if the connection broke, or an answer was wrong, lost or doubled.
+    pub fn stop(self) -> Result<Seen, String> {
+        self.stop.store(true, Ordering::SeqCst);
+        self.thread.join().expect("no panic")
+    }
+}
+
+fn ask(stop: &AtomicBool, answers: &AtomicU64) -> Result<Seen, String> {
+    let address: SocketAddr = SERVICE.parse().expect("an address");
+    let start = Instant::now();
+    let mut stream = loop {
+        match TcpStream::connect_timeout(&address, Duration::from_secs(1)) {
+            Ok(stream) => break stream,
+            // The server has not yet called listen.
+            Err(_) if start.elapsed() < Duration::from_secs(20) => std::thread::sleep(Duration::from_millis(2)),
+            Err(e) => return Err(format!("cannot connect: {e}")),
+        }
+    };
+    stream.set_nodelay(true).map_err(|e| e.to_string())?;
+    stream.set_read_timeout(Some(Duration::from_secs(20))).map_err(|e| e.to_string())?;
+    let mut seen = Seen { answers: 0, longest_gap: Duration::ZERO };
+    let (mut counted, mut last) = (None, Instant::now());
+    while !stop.load(Ordering::SeqCst) {
+        stream.write_all(&seen.answers.to_le_bytes()).map_err(|e| format!("write: {e}"))?;
+        let mut answer = [0; 16];
+        stream.read_exact(&mut answer).map_err(|e| format!("read: {e}"))?;
+        let number = |i: usize| u64::from_le_bytes(answer[i..i + 8].try_into().expect("8 bytes"));
+        if number(0) != seen.answers {
+            return Err(format!("asked {} and was answered {}", seen.answers, number(0)));
+        }
+        // Alone on the server, so its count goes up by one each time, or its memory is not what it was.
+        if counted.is_some_and(|c: u64| c + 1 != number(8)) {
+            return Err(format!("the count went from {counted:?} to {}", number(8)));
+        }
+        counted = Some(number(8));
+        seen.answers += 1;
+        seen.longest_gap = seen.longest_gap.max(last.elapsed());
+        last = Instant::now();
+        answers.fetch_add(1, Ordering::SeqCst);
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    Ok(seen)
+}
