@@ -85,6 +85,8 @@ fn ms(d: Duration) -> f64 {
 struct Clock<'a> {
     phases: Vec<PhaseTime>,
     freeze_began: Option<Instant>,
+    /// When the copy that answers ran, with its packets.
+    resumed: Option<Instant>,
     observe: &'a mut dyn FnMut(Progress),
 }
 
@@ -108,6 +110,17 @@ impl Clock<'_> {
     }
 }
 
+impl Clock<'_> {
+    /// Adds to the phase that was entered last.
+    fn go_on<T>(&mut self, step: impl FnOnce() -> Result<T, PartError>) -> Result<T, String> {
+        let start = Instant::now();
+        let result = step();
+        let last = self.phases.last_mut().expect("a phase was entered");
+        last.ms += ms(start.elapsed());
+        result.map_err(|error| format!("{}: {}", last.phase, error.chain()))
+    }
+}
+
 /// Moves a workload. Blocks until it is over; `observe` is called between steps and must not block.
 pub fn migrate(
     request: &Request,
@@ -119,7 +132,7 @@ pub fn migrate(
     observe: &mut dyn FnMut(Progress),
 ) -> Ended {
     let start = Instant::now();
-    let mut clock = Clock { phases: Vec::new(), freeze_began: None, observe };
+    let mut clock = Clock { phases: Vec::new(), freeze_began: None, resumed: None, observe };
     let entry = |state| Entry {
         id: request.id,
         workload: request.workload.clone(),
@@ -130,16 +143,19 @@ pub fn migrate(
 
     let before = before_commit(&entry, source, target, traffic, journal, cancel, &mut clock);
     let (outcome, bytes, resumed, error) = match before {
-        Ok(bytes) => {
-            let (resumed, error) = after_commit(source, target, traffic, &mut clock);
-            (if resumed.is_some() { Outcome::Done } else { Outcome::Lost }, bytes, resumed, error)
-        }
+        Ok(bytes) => match clock.run(Phase::Switch, || target.resume()) {
+            Ok(()) => {
+                let error = on_the_target(source, target, traffic, &mut clock);
+                (Outcome::Done, bytes, clock.resumed, error)
+            }
+            Err(error) => {
+                let (outcome, error) = take_back(&entry, source, target, traffic, journal, &mut clock, error);
+                (outcome, bytes, clock.resumed, Some(error))
+            }
+        },
         Err(error) => {
-            (clock.observe)(Progress::RollingBack);
-            let (resumed, failed) = roll_back(source, target, traffic, clock.freeze_began.is_some());
-            let outcome = if failed.is_empty() { Outcome::RolledBack } else { Outcome::Lost };
-            let error = std::iter::once(error).chain(failed).collect::<Vec<_>>().join("; roll-back: ");
-            (outcome, Bytes(0), Some(resumed), Some(error))
+            let (outcome, error) = roll_back(source, target, traffic, &mut clock, error);
+            (outcome, Bytes(0), clock.resumed, Some(error))
         }
     };
     // A lost workload stays open in the journal, for whoever recovers it.
@@ -176,8 +192,8 @@ fn before_commit(
     go_on()?;
     clock.run(Phase::Stage, || {
         journal.record(&entry(State::Begun)).map_err(|e| PartError::caused_by("the start could not be recorded", e))?;
-        target.stage()?;
         source.stage()?;
+        target.stage()?;
         traffic.stage()
     })?;
     go_on()?;
@@ -202,32 +218,44 @@ fn before_commit(
     Ok(bytes)
 }
 
-/// Returns when the target ran, or `None` if it never did.
-fn after_commit(
+/// The target runs: the address follows, the source's frozen copy ends. Returns what of it failed.
+fn on_the_target(
     source: &mut dyn Source,
     target: &mut dyn Target,
     traffic: &mut dyn Traffic,
     clock: &mut Clock<'_>,
-) -> (Option<Instant>, Option<String>) {
-    let mut resumed = None;
+) -> Option<String> {
     let mut errors: Vec<String> = Vec::new();
-    let switched = clock.run(Phase::Switch, || {
-        insist("discard the source", || source.discard())?;
-        insist("resume the target", || target.resume())?;
-        resumed = Some(Instant::now());
-        insist("switch the address", || traffic.release(Side::Target))?;
-        resumed = Some(Instant::now());
-        Ok(())
+    let released = clock.go_on(|| insist("switch the address", || traffic.release(Side::Target)));
+    errors.extend(released.err());
+    clock.resumed = Some(Instant::now());
+    let drained = clock.run(Phase::Drain, || {
+        let ended = insist("end the source's frozen copy", || source.discard());
+        let all = [ended, target.settle(), source.drain(), traffic.drain()];
+        all.into_iter().collect::<Result<(), _>>()
     });
-    errors.extend(switched.err());
-    if resumed.is_some() {
-        let drained = clock.run(Phase::Drain, || {
-            let all = [target.settle(), source.drain(), traffic.drain()];
-            all.into_iter().collect::<Result<(), _>>()
-        });
-        errors.extend(drained.err());
+    errors.extend(drained.err());
+    (!errors.is_empty()).then(|| errors.join("; "))
+}
+
+/// The commit stands and the target did not come to life. Its copy has never run and the source's is still whole, so the
+/// source is taken back, after the target is gone for certain and after that was recorded.
+fn take_back(
+    entry: &dyn Fn(State) -> Entry,
+    source: &mut dyn Source,
+    target: &mut dyn Target,
+    traffic: &mut dyn Traffic,
+    journal: &mut dyn Journal,
+    clock: &mut Clock<'_>,
+    error: String,
+) -> (Outcome, String) {
+    if let Err(abort) = target.abort() {
+        return (Outcome::Lost, format!("{error}; the target's copy could not be removed: {}", abort.chain()));
     }
-    (resumed, (!errors.is_empty()).then(|| errors.join("; ")))
+    if let Err(record) = journal.record(&entry(State::Ended(Outcome::RolledBack))) {
+        return (Outcome::Lost, format!("{error}; {record}"));
+    }
+    roll_back(source, target, traffic, clock, error)
 }
 
 fn insist(what: &str, mut step: impl FnMut() -> Result<(), PartError>) -> Result<(), PartError> {
@@ -247,30 +275,36 @@ fn insist(what: &str, mut step: impl FnMut() -> Result<(), PartError>) -> Result
     }
 }
 
-/// Brings the source back; returns when it ran again, and what of the roll-back failed that matters to the workload.
+/// Brings the source back. Returns how that ended, and everything that failed.
 fn roll_back(
     source: &mut dyn Source,
     target: &mut dyn Target,
     traffic: &mut dyn Traffic,
-    held: bool,
-) -> (Instant, Vec<String>) {
-    let mut failed = Vec::new();
+    clock: &mut Clock<'_>,
+    error: String,
+) -> (Outcome, String) {
+    (clock.observe)(Progress::RollingBack);
+    let mut failed = vec![error];
     // The target first: while it is not known to be gone the source must not run. If it cannot be aborted the source
-    // runs all the same, because its address is not at the target: it cannot answer.
+    // runs all the same, because the address is not at the target: it cannot answer.
     if let Err(error) = target.abort() {
         tracing::error!(error = error.chain(), "the target could not be aborted");
     }
     let thawed = insist("thaw the source", || source.thaw());
-    let resumed = Instant::now();
+    let mut outcome = if thawed.is_ok() { Outcome::RolledBack } else { Outcome::Lost };
     failed.extend(thawed.err().map(|e| e.chain()));
-    if held {
+    if clock.freeze_began.is_some() {
         let released = insist("give the packets back to the source", || traffic.release(Side::Source));
-        failed.extend(released.err().map(|e| e.chain()));
+        if let Err(error) = released {
+            outcome = Outcome::Lost;
+            failed.push(error.chain());
+        }
     }
+    clock.resumed = Some(Instant::now());
     if let Err(error) = traffic.drain() {
         tracing::warn!(error = error.chain(), "the hold could not be removed");
     }
-    (resumed, failed)
+    (outcome, failed.join("; roll-back: "))
 }
 
 #[cfg(test)]

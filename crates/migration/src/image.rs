@@ -48,8 +48,12 @@ fn io_error(what: impl Into<String>) -> impl FnOnce(io::Error) -> ImageError {
     move |source| ImageError::Io { what, source }
 }
 
-/// Sends every plain file of `dir`; returns the bytes of the files when the receiver has confirmed them.
-pub fn send_dir(dir: &Path, stream: &mut (impl Read + Write)) -> Result<Bytes, ImageError> {
+/// Sends those plain files of `dir` whose name is `wanted`; returns their bytes when the receiver has confirmed them.
+pub fn send_dir(
+    dir: &Path,
+    stream: &mut (impl Read + Write),
+    wanted: impl Fn(&str) -> bool,
+) -> Result<Bytes, ImageError> {
     let mut names = Vec::new();
     for item in fs::read_dir(dir).map_err(io_error(format!("list {}", dir.display())))? {
         let item = item.map_err(io_error(format!("list {}", dir.display())))?;
@@ -58,6 +62,9 @@ pub fn send_dir(dir: &Path, stream: &mut (impl Read + Write)) -> Result<Bytes, I
             .file_name()
             .into_string()
             .map_err(|name| ImageError::Corrupt(format!("the file name {name:?} is not UTF-8")))?;
+        if !wanted(&name) {
+            continue;
+        }
         if !kind.is_file() {
             return Err(ImageError::Corrupt(format!("{name} is no plain file")));
         }
@@ -247,7 +254,7 @@ mod tests {
         let (mut a, mut b) = UnixStream::pair().unwrap();
         let dir = to.path().to_owned();
         let receiver = thread::spawn(move || receive_dir(&dir, &mut b));
-        let sent = send_dir(from.path(), &mut a).unwrap();
+        let sent = send_dir(from.path(), &mut a, |_| true).unwrap();
         assert_eq!(receiver.join().unwrap().unwrap(), sent);
         assert_eq!(fs::read(to.path().join("pages-1.img")).unwrap(), big);
         assert_eq!(fs::read(to.path().join("empty")).unwrap(), b"");
@@ -274,7 +281,7 @@ mod tests {
         fn a_truncated_or_damaged_stream_never_passes(at in 0usize..200, flip in 1u8..) {
             let from = filled(&[("a", b"some bytes"), ("b", &[1; 40])]);
             let mut wire = Wire { sent: Vec::new() };
-            send_dir(from.path(), &mut wire).unwrap();
+            send_dir(from.path(), &mut wire, |_| true).unwrap();
             let at = at % wire.sent.len();
             let to = tempfile::tempdir().unwrap();
             prop_assert!(receive_dir(to.path(), &mut Replay(&wire.sent[..at])).is_err());

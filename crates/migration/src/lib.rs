@@ -12,17 +12,19 @@
 //! Transfer   ───────────── Images ────────────►
 //! Restore                      restore
 //! Commit                                                         commit   ◄── the one commit point
-//! Switch     discard           resume            release(target)
-//! Drain      drain             settle            drain           end
+//! Switch                       resume            release(target)
+//! Drain      discard, drain    settle            drain           end
 //!
-//! any failure above Commit:    abort             release(source) end      and Source::thaw, last
+//! any failure above Commit:    abort             release(source) end      and Source::thaw
 //! ```
 //!
 //! What it guarantees (the tests fail every step in turn and check it):
 //! - before the commit is in the journal, every failure ends with the source running and the target gone;
-//! - after it, no failure brings the source back: what is left of the switch is tried again, and then reported;
-//! - the source is thawed only after the target was told to abort; the target is resumed only after the source's
-//!   copy was discarded: never two that answer;
+//! - after it the target is the workload: it runs, and what is left to do is tried again and then reported. Only a
+//!   target that never came to life is given up, for the source, whose frozen copy is kept until then; that decision,
+//!   too, is in the journal before the source runs;
+//! - never two that run: the target is resumed only while the source is frozen for good, the source is thawed only
+//!   after the target was aborted;
 //! - packets are held from before the freeze until the copy that answers is known.
 
 mod engine;

@@ -48,9 +48,9 @@ pub trait Source {
     fn dump(&mut self) -> Result<(), PartError>;
     /// Sends the state to the target, which is receiving; returns the bytes sent.
     fn send(&mut self) -> Result<Bytes, PartError>;
-    /// After the commit: ends the frozen copy without a packet.
+    /// When the target runs: ends the frozen copy without a packet. Called again when it failed.
     fn discard(&mut self) -> Result<(), PartError>;
-    /// After the commit: removes what is left.
+    /// After that: removes what is left.
     fn drain(&mut self) -> Result<(), PartError>;
     /// Roll-back: the workload runs on as if nothing had been. Must do all it can whatever happened before.
     fn thaw(&mut self) -> Result<(), PartError>;
@@ -66,11 +66,11 @@ pub trait Target {
     fn received(&mut self) -> Result<(), PartError>;
     /// Takes the state up; no task runs and no packet leaves yet.
     fn restore(&mut self) -> Result<(), PartError>;
-    /// After the commit: the tasks run. Called again when it failed.
+    /// After the commit: the tasks run. Where it fails, nothing of them may run, now or later.
     fn resume(&mut self) -> Result<(), PartError>;
     /// After the switch: makes it an ordinary workload of that node.
     fn settle(&mut self) -> Result<(), PartError>;
-    /// Roll-back: removes whatever there is of it.
+    /// Roll-back: removes whatever there is of it. May be called twice.
     fn abort(&mut self) -> Result<(), PartError>;
 }
 

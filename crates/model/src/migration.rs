@@ -55,7 +55,7 @@ pub enum Phase {
     Commit,
     /// The target runs, the address is its own, held packets are replayed: the freeze ends.
     Switch,
-    /// The source's remains are removed.
+    /// The frozen copy on the source ends, and its remains are removed.
     Drain,
 }
 

@@ -10,7 +10,7 @@ use crate::journal::JournalError;
 #[derive(Debug, Default)]
 struct World {
     calls: Vec<&'static str>,
-    fail: Option<(&'static str, u32)>,
+    fail: Vec<(&'static str, u32)>,
     source_runs: bool,
     source_exists: bool,
     target_exists: bool,
@@ -29,8 +29,8 @@ impl World {
             cancel.cancel();
         }
         assert!(!(self.source_runs && self.target_runs), "two run at once, at {name}");
-        match &mut self.fail {
-            Some((at, times)) if *at == name && *times > 0 => {
+        match self.fail.iter_mut().find(|(at, _)| *at == name) {
+            Some((_, times)) if *times > 0 => {
                 *times -= 1;
                 Err(PartError::new("injected"))
             }
@@ -151,9 +151,13 @@ impl Journal for Shared {
 }
 
 fn run(fail: Option<(&'static str, u32)>, cancel_at: Option<&'static str>) -> (World, Ended) {
+    run_failing(fail.as_slice(), cancel_at)
+}
+
+fn run_failing(fail: &[(&'static str, u32)], cancel_at: Option<&'static str>) -> (World, Ended) {
     let cancel = Cancel::default();
     let world = Shared(Rc::new(RefCell::new(World {
-        fail,
+        fail: fail.to_vec(),
         source_runs: true,
         source_exists: true,
         packets_at: Some(Side::Source),
@@ -176,8 +180,8 @@ const BEFORE_COMMIT: [&str; 13] = [
     "source.preflight",
     "target.preflight",
     "record.begun",
-    "target.stage",
     "source.stage",
+    "target.stage",
     "traffic.stage",
     "hold",
     "freeze",
@@ -230,7 +234,7 @@ fn cancelling_at_any_step_before_the_commit_rolls_back_and_after_it_does_not() {
 
 #[test]
 fn a_passing_failure_after_the_commit_still_ends_on_the_target() {
-    for step in ["discard", "resume", "release"] {
+    for step in ["discard", "release"] {
         let (world, ended) = run(Some((step, 2)), None);
         assert_eq!((ended.outcome, ended.error), (Outcome::Done, None), "{step}");
         assert!(world.target_runs && !world.source_exists, "{step}");
@@ -243,14 +247,23 @@ fn a_failure_while_draining_is_reported_and_does_not_matter_to_the_workload() {
         let (world, ended) = run(Some((step, u32::MAX)), None);
         assert_eq!(ended.outcome, Outcome::Done, "{step}");
         assert_eq!(ended.error.is_some(), step != "record.ended", "{step}");
-        assert!(world.target_runs, "{step}");
+        assert!(world.target_runs && !world.source_exists, "{step}");
     }
 }
 
 #[test]
-fn what_never_resumes_is_lost_and_stays_open_in_the_journal() {
+fn a_target_that_never_came_to_life_is_removed_and_the_source_taken_back() {
     let (world, ended) = run(Some(("resume", u32::MAX)), None);
+    assert_eq!(ended.outcome, Outcome::RolledBack);
+    assert!(world.source_runs && !world.target_exists && world.packets_at == Some(Side::Source));
+    assert_eq!(world.journal[2], State::Ended(Outcome::RolledBack), "recorded before the thaw");
+    let position = |name| world.calls.iter().position(|call| *call == name).unwrap();
+    assert!(position("abort") < position("record.ended") && position("record.ended") < position("thaw"));
+}
+
+#[test]
+fn what_cannot_be_thawed_is_lost_and_stays_open_in_the_journal() {
+    let (world, ended) = run_failing(&[("dump", u32::MAX), ("thaw", u32::MAX)], None);
     assert_eq!(ended.outcome, Outcome::Lost);
-    assert_eq!(world.journal, [State::Begun, State::Committed]);
-    assert!(!world.source_runs, "after the commit the source never comes back");
+    assert_eq!(world.journal, [State::Begun]);
 }
