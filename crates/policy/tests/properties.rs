@@ -8,13 +8,13 @@ use godwit_model::{
 use godwit_policy::{Policy, ThresholdConfig};
 use proptest::prelude::*;
 
-/// Few names, so that they meet; one more of each than is ever listed, so that some are unknown.
+/// Few names, so that they meet: most are listed, some are not, some are twice.
 fn node() -> impl Strategy<Value = NodeName> {
-    (0..6).prop_map(|n| NodeName::new(format!("edge{n}")).unwrap())
+    (0..5).prop_map(|n| NodeName::new(format!("edge{n}")).unwrap())
 }
 
 fn user() -> impl Strategy<Value = UserName> {
-    (0..5).prop_map(|n| UserName::new(format!("user{n}")).unwrap())
+    (0..4).prop_map(|n| UserName::new(format!("user{n}")).unwrap())
 }
 
 /// Over all bands, often on an edge, often equal.
@@ -36,7 +36,7 @@ prop_compose! {
 }
 
 prop_compose! {
-    fn user_state()(name in user(), rtt_ms in prop::collection::btree_map(node(), rtt(), 0..6)) -> UserState {
+    fn user_state()(name in user(), rtt_ms in prop::collection::btree_map(node(), rtt(), 0..9)) -> UserState {
         UserState { name, rtt_ms }
     }
 }
@@ -55,9 +55,9 @@ prop_compose! {
 
 prop_compose! {
     fn snapshot()(
-        nodes in prop::collection::vec(node_state(), 0..7),
-        users in prop::collection::vec(user_state(), 0..6),
-        workloads in prop::collection::vec(workload_state(), 0..6),
+        nodes in prop::collection::vec(node_state(), 0..9),
+        users in prop::collection::vec(user_state(), 0..8),
+        workloads in prop::collection::vec(workload_state(), 0..9),
     ) -> Snapshot {
         Snapshot { at: Time::ZERO, nodes, users, workloads }
     }
