@@ -361,7 +361,7 @@ mod tests {
     #[test]
     fn descriptors_arrive_under_their_number() {
         let (read, write) = nix::unistd::pipe().unwrap();
-        let mut command = NodeEnv::host().command("sh").args(["-c", "echo hello >&$FD"]);
+        let mut command = NodeEnv::host().command("sh").args(["-c", "echo hello >/proc/self/fd/$FD"]);
         let number = command.fd(&write).unwrap();
         let command = command.env("FD", number.to_string());
         drop(write);

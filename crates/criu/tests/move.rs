@@ -4,20 +4,8 @@ mod world;
 
 use std::path::Path;
 
-use godwit_criu::{DumpOptions, PreparedDump, PreparedRestore, RestoreOptions, Runc, Status};
-use world::{BUNDLE, World, limit, node_image};
-
-macro_rules! image_or_skip {
-    () => {
-        match node_image() {
-            Ok(image) => image,
-            Err(why) => {
-                eprintln!("SKIPPED: {why}");
-                return;
-            }
-        }
-    };
-}
+use godwit_criu::{Runc, Status};
+use world::{BUNDLE, World, limit};
 
 #[test]
 fn a_connection_survives_a_move_and_the_container_stays_a_normal_one() {
@@ -26,28 +14,12 @@ fn a_connection_survives_a_move_and_the_container_stays_a_normal_one() {
     let client = world.client();
     client.wait_for(10);
 
-    let dump = PreparedDump::new(&world.a.env, "app", world.images("i"), DumpOptions::default(), &limit()).unwrap();
-    world.b.write_bundle("app", 16, &[]);
-    let restore = PreparedRestore::new(
-        &world.b.env,
-        "app",
-        world.images("i"),
-        dump.plan(),
-        RestoreOptions::new(BUNDLE),
-        &limit(),
-    )
-    .unwrap();
-    world.a.block(true);
-    world.b.block(true);
-    let held = dump.freeze(&limit()).unwrap().dump(&limit()).unwrap();
-    eprintln!("{:?}", held.times());
+    let (held, restore) = world.hold_source("app");
     let restored = restore.restore(&limit()).unwrap();
-    eprintln!("{:?}", restored.times());
     world.route_to("b");
     let running = restored.resume(&limit()).unwrap();
     world.b.block(false);
-    eprintln!("{:?}", running.times());
-    eprintln!("{:?}", held.commit(&limit()).unwrap());
+    held.commit(&limit()).unwrap();
     running.finish(&limit()).unwrap();
     client.wait_for(100);
 
@@ -61,8 +33,23 @@ fn a_connection_survives_a_move_and_the_container_stays_a_normal_one() {
     assert_eq!(old.state("app", &limit()).unwrap().status, Status::Stopped);
     old.delete("app", true, &limit()).unwrap();
     assert!(old.list(&limit()).unwrap().is_empty());
-    let seen = client.stop().unwrap();
-    eprintln!("{seen:?}");
+    client.stop().unwrap();
     new.delete("app", true, &limit()).unwrap();
     assert!(new.list(&limit()).unwrap().is_empty());
+}
+
+#[test]
+fn a_container_can_move_there_and_back_again() {
+    let world = World::new(&image_or_skip!());
+    world.a.run_counter("app", 16, &[]);
+    let client = world.client();
+    for round in 0..4 {
+        let (from, to, side) = if round % 2 == 0 { (&world.a, &world.b, "b") } else { (&world.b, &world.a, "a") };
+        world.move_between(from, to, side, "app", &format!("round{round}"));
+        client.wait_for(20);
+    }
+    client.stop().unwrap();
+    let list = Runc::new(&world.a.env).list(&limit()).unwrap();
+    assert_eq!(list.iter().map(|c| c.status).collect::<Vec<_>>(), [Status::Running]);
+    assert!(Runc::new(&world.b.env).list(&limit()).unwrap().is_empty());
 }

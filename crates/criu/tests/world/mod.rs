@@ -19,7 +19,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use godwit_criu::{ImagesDir, Limit, NodeEnv, Runc, Spec, Streams};
+use godwit_criu::{
+    DumpOptions, HeldDump, ImagesDir, Limit, NodeEnv, PreparedDump, PreparedRestore, RestoreOptions, Runc, Spec,
+    Streams,
+};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, setns};
 
 /// Where the service listens, whatever node it is on.
@@ -133,6 +137,53 @@ impl World {
     /// A directory for images, on tmpfs.
     pub fn images(&self, name: &str) -> ImagesDir {
         ImagesDir::create(self.images.path().join(name)).expect("a directory")
+    }
+
+    /// A directory for images with little room: a tmpfs that goes with the world.
+    pub fn small_images(&self, bytes: u64) -> ImagesDir {
+        let dir = self.images.path().join("small");
+        fs::create_dir_all(&dir).expect("a directory");
+        let options = format!("size={bytes}");
+        mount(Some("tmpfs"), &dir, Some("tmpfs"), MsFlags::empty(), Some(options.as_str())).expect("a tmpfs");
+        let images = ImagesDir::create(&dir).expect("a directory");
+        // Detached at once: it lives as long as the descriptor.
+        umount2(&dir, MntFlags::MNT_DETACH).expect("unmounted");
+        images
+    }
+
+    /// The source's side of a move up to the decision: packets blocked, container frozen and dumped.
+    pub fn hold_source(&self, id: &str) -> (HeldDump, PreparedRestore) {
+        let options = DumpOptions::default();
+        let dump = PreparedDump::new(&self.a.env, id, self.images("i"), options, &limit()).expect("a prepared dump");
+        self.b.write_bundle(id, 16, &[]);
+        let options = RestoreOptions::new(BUNDLE);
+        let restore = PreparedRestore::new(&self.b.env, id, self.images("i"), dump.plan(), options, &limit());
+        let restore = restore.expect("a prepared restore");
+        self.a.block(true);
+        self.b.block(true);
+        let frozen = dump.freeze(&limit()).expect("a frozen container");
+        (frozen.dump(&limit()).expect("a dumped container"), restore)
+    }
+
+    /// A whole move, after which the source has forgotten the container.
+    pub fn move_between(&self, from: &Node, to: &Node, to_side: &str, id: &str, images: &str) {
+        let options = DumpOptions::default();
+        let dump = PreparedDump::new(&from.env, id, self.images(images), options, &limit()).expect("a prepared dump");
+        to.write_bundle(id, 16, &[]);
+        let options = RestoreOptions::new(BUNDLE);
+        let restore = PreparedRestore::new(&to.env, id, self.images(images), dump.plan(), options, &limit());
+        let restore = restore.expect("a prepared restore");
+        from.block(true);
+        to.block(true);
+        let held = dump.freeze(&limit()).expect("frozen").dump(&limit()).expect("dumped");
+        let restored = restore.restore(&limit()).expect("restored");
+        self.route_to(to_side);
+        let running = restored.resume(&limit()).expect("running");
+        to.block(false);
+        held.commit(&limit()).expect("committed");
+        running.finish(&limit()).expect("finished");
+        Runc::new(&from.env).delete(id, false, &limit()).expect("deleted");
+        from.block(false);
     }
 
     /// A client that is connected and has had its first answer.
@@ -380,4 +431,18 @@ fn ask(stop: &AtomicBool, answers: &AtomicU64) -> Result<Seen, String> {
         std::thread::sleep(Duration::from_millis(2));
     }
     Ok(seen)
+}
+
+/// The node image, or a return from the test that says so.
+#[macro_export]
+macro_rules! image_or_skip {
+    () => {
+        match $crate::world::node_image() {
+            Ok(image) => image,
+            Err(why) => {
+                eprintln!("SKIPPED: {why}");
+                return;
+            }
+        }
+    };
 }

@@ -1,0 +1,149 @@
+//! After a dump the source can be brought back, whatever has become of CRIU or the target.
+
+mod world;
+
+use godwit_criu::{DumpOptions, PreparedDump, Runc, Status};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use world::{Client, World, limit};
+
+fn running_world(image: &std::path::Path) -> (World, Client) {
+    let world = World::new(image);
+    world.a.run_counter("app", 16, &[]);
+    let client = world.client();
+    client.wait_for(10);
+    (world, client)
+}
+
+/// The service runs on the source, its connection is alive, and it can be moved.
+fn assert_unharmed(world: &World, client: Client) {
+    world.b.block(false);
+    client.wait_for(50);
+    assert!(Runc::new(&world.b.env).list(&limit()).unwrap().is_empty(), "the target has kept something");
+    world.move_between(&world.a, &world.b, "b", "app", "again");
+    client.wait_for(20);
+    client.stop().unwrap();
+}
+
+#[test]
+fn a_rolled_back_container_runs_on_with_its_connection() {
+    let (world, client) = running_world(&image_or_skip!());
+    let (held, restore) = world.hold_source("app");
+    restore.cancel().unwrap();
+    let released = held.rollback().unwrap();
+    world.a.block(false);
+    released.thaw().unwrap();
+    assert_unharmed(&world, client);
+}
+
+#[test]
+fn dropping_a_held_dump_is_a_rollback() {
+    let (world, client) = running_world(&image_or_skip!());
+    let (held, restore) = world.hold_source("app");
+    drop(restore);
+    drop(held);
+    world.a.block(false);
+    assert_unharmed(&world, client);
+}
+
+#[test]
+fn a_frozen_container_that_is_not_dumped_runs_on() {
+    let (world, client) = running_world(&image_or_skip!());
+    let dump = PreparedDump::new(&world.a.env, "app", world.images("i"), DumpOptions::default(), &limit()).unwrap();
+    drop(dump.freeze(&limit()).unwrap());
+    client.wait_for(20);
+    assert_eq!(Runc::new(&world.a.env).state("app", &limit()).unwrap().status, Status::Running);
+    client.stop().unwrap();
+}
+
+#[test]
+fn killing_criu_while_it_holds_leaves_a_container_that_can_be_rolled_back() {
+    let (world, client) = running_world(&image_or_skip!());
+    let (held, restore) = world.hold_source("app");
+    drop(restore);
+    kill(Pid::from_raw(held.criu_pid()), Signal::SIGKILL).unwrap();
+    let released = held.rollback().unwrap();
+    world.a.block(false);
+    released.thaw().unwrap();
+    assert_unharmed(&world, client);
+}
+
+#[test]
+fn killing_criu_while_it_holds_does_not_prevent_a_commit() {
+    let (world, client) = running_world(&image_or_skip!());
+    let (held, restore) = world.hold_source("app");
+    kill(Pid::from_raw(held.criu_pid()), Signal::SIGKILL).unwrap();
+    let restored = restore.restore(&limit()).unwrap();
+    // Open: a FIN or RST of the source's would reach the client.
+    world.a.block(false);
+    held.commit(&limit()).unwrap();
+    assert_eq!(Runc::new(&world.a.env).state("app", &limit()).unwrap().status, Status::Stopped);
+    world.route_to("b");
+    let running = restored.resume(&limit()).unwrap();
+    world.b.block(false);
+    running.finish(&limit()).unwrap();
+    client.wait_for(50);
+    client.stop().unwrap();
+}
+
+#[test]
+fn a_commit_sends_nothing_to_the_client() {
+    let (world, client) = running_world(&image_or_skip!());
+    let (held, restore) = world.hold_source("app");
+    let restored = restore.restore(&limit()).unwrap();
+    world.a.block(false);
+    held.commit(&limit()).unwrap();
+    world.route_to("b");
+    let running = restored.resume(&limit()).unwrap();
+    world.b.block(false);
+    running.finish(&limit()).unwrap();
+    client.wait_for(50);
+    client.stop().unwrap();
+}
+
+#[test]
+fn an_aborted_restore_sends_nothing_and_leaves_nothing() {
+    let (world, client) = running_world(&image_or_skip!());
+    let (held, restore) = world.hold_source("app");
+    let restored = restore.restore(&limit()).unwrap();
+    // Open, and the client talks to this node: a FIN or RST would reach it.
+    world.route_to("b");
+    world.b.block(false);
+    restored.abort().unwrap();
+    world.b.block(true);
+    world.route_to("a");
+    assert!(Runc::new(&world.b.env).list(&limit()).unwrap().is_empty());
+    let released = held.rollback().unwrap();
+    world.a.block(false);
+    released.thaw().unwrap();
+    assert_unharmed(&world, client);
+}
+
+#[test]
+fn killing_criu_while_it_holds_a_restore_leaves_nothing() {
+    let (world, client) = running_world(&image_or_skip!());
+    let (held, restore) = world.hold_source("app");
+    let restored = restore.restore(&limit()).unwrap();
+    kill(Pid::from_raw(restored.criu_pid()), Signal::SIGKILL).unwrap();
+    let err = restored.resume(&limit()).unwrap_err();
+    assert!(err.to_string().contains("criu was killed by signal 9"), "{err}");
+    let released = held.rollback().unwrap();
+    world.a.block(false);
+    released.thaw().unwrap();
+    assert_unharmed(&world, client);
+}
+
+#[test]
+fn images_that_are_missing_make_a_restore_fail_with_criu_s_words() {
+    let (world, client) = running_world(&image_or_skip!());
+    let (held, restore) = world.hold_source("app");
+    let pages = held.images().files().unwrap().into_iter().find(|(name, _)| name.starts_with("pages")).unwrap();
+    std::fs::remove_file(held.images().path().join(pages.0)).unwrap();
+    let err = restore.restore(&limit()).unwrap_err();
+    assert!(err.to_string().starts_with("criu restore failed: "), "{err}");
+    eprintln!("{err}");
+    let released = held.rollback().unwrap();
+    world.a.block(false);
+    released.thaw().unwrap();
+    assert_unharmed(&world, client);
+}
