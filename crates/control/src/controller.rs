@@ -1,157 +1,11 @@
 //! The loop itself.
 
-use godwit_model::{
-    Decision, Load, MigrationId, NodeName, Outcome, Rtt, Snapshot, Time, UserName, WorkloadKind, WorkloadName,
-};
+use godwit_model::{Decision, MigrationId, NodeName, Outcome, Snapshot, Time, WorkloadName};
 use godwit_policy::Policy;
-use serde::{Deserialize, Serialize};
 
 use crate::admission::Admission;
-use crate::index::{Index, UnknownNode, Workload};
-use crate::{ControlConfig, Counters, Refusal, Verdict};
-
-/// Something that a world has seen.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "event", rename_all = "kebab-case")]
-pub enum Event {
-    /// A node exists, and takes workloads or not. Nodes are announced by this before anything is said about them.
-    NodeReady {
-        /// Which.
-        node: NodeName,
-        /// False: cordoned, draining or down.
-        ready: bool,
-    },
-    /// A smoothed RTT.
-    RttMeasured {
-        /// To whom.
-        user: UserName,
-        /// From where.
-        node: NodeName,
-        /// How far; `None`: no answer.
-        rtt: Option<Rtt>,
-    },
-    /// A load.
-    LoadMeasured {
-        /// Of which node.
-        node: NodeName,
-        /// How much; `None`: it could not be measured.
-        load: Option<Load>,
-    },
-    /// A workload exists and runs here: at the start, and whenever somebody else has moved it.
-    WorkloadAt {
-        /// Which.
-        workload: WorkloadName,
-        /// What it is.
-        kind: WorkloadKind,
-        /// Where.
-        node: NodeName,
-        /// For whom.
-        users: Vec<UserName>,
-    },
-    /// A migration that was ordered has ended.
-    MigrationEnded {
-        /// Which.
-        id: MigrationId,
-        /// How.
-        outcome: Outcome,
-    },
-}
-
-/// A migration to be made.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Order {
-    /// Its number, from 1.
-    pub id: MigrationId,
-    /// What moves.
-    pub workload: WorkloadName,
-    /// From where.
-    pub from: NodeName,
-    /// To where.
-    pub to: NodeName,
-    /// The rule that asked for it; `manual` when a person did.
-    pub rule: String,
-    /// Why, for a person.
-    pub reason: String,
-}
-
-impl Order {
-    /// The rule of a migration that a person asked for.
-    pub const MANUAL: &'static str = "manual";
-}
-
-/// A round: what was decided, upon what, and what became of it.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Decided {
-    /// Upon this.
-    pub snapshot: Snapshot,
-    /// Each decision and what became of it.
-    pub decisions: Vec<(Decision, Verdict)>,
-}
-
-/// What the loop says.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Output {
-    /// A round of decisions was made; before the migrations that follow from it.
-    Decided(Decided),
-    /// Make this migration, and report its end with [`Event::MigrationEnded`].
-    Migrate(Order),
-}
-
-/// Why a migration that a person asked for is not made.
-#[derive(Debug, Clone, PartialEq, thiserror::Error)]
-pub enum RequestError {
-    /// There is no such workload.
-    #[error("there is no workload {workload}; there {}", are(.known))]
-    UnknownWorkload {
-        /// As it was given.
-        workload: WorkloadName,
-        /// All there are.
-        known: Vec<String>,
-    },
-    /// There is no such node.
-    #[error("there is no node {node}; there {}", are(.known))]
-    UnknownNode {
-        /// As it was given.
-        node: NodeName,
-        /// All there are.
-        known: Vec<String>,
-    },
-    /// It is there.
-    #[error("{workload} is on {node} already")]
-    AlreadyThere {
-        /// What.
-        workload: WorkloadName,
-        /// Where.
-        node: NodeName,
-    },
-    /// The policy was asked where to, and would let it stay.
-    #[error("policy {policy} sees no better place for {workload}: {reason}")]
-    NoBetterPlace {
-        /// What.
-        workload: WorkloadName,
-        /// Which policy.
-        policy: String,
-        /// Its reason.
-        reason: String,
-    },
-    /// Not now.
-    #[error("{workload} cannot be moved now")]
-    Refused {
-        /// What.
-        workload: WorkloadName,
-        /// Why.
-        #[source]
-        why: Refusal,
-    },
-}
-
-fn are(known: &[String]) -> String {
-    match known {
-        [] => "is none".into(),
-        [one] => format!("is only {one}"),
-        many => format!("are {}", many.join(", ")),
-    }
-}
+use crate::index::{Index, Unknown, Workload};
+use crate::{ControlConfig, Counters, Decided, Event, Order, Output, Refusal, RequestError, Verdict};
 
 /// A move that somebody wants.
 #[derive(Clone, Copy)]
@@ -212,8 +66,8 @@ impl Controller {
         }
     }
 
-    fn ended(&mut self, now: Time, id: MigrationId, outcome: Outcome) -> Result<(), UnknownNode> {
-        let order = self.admission.end(&self.config, now, id, outcome).ok_or(UnknownNode)?;
+    fn ended(&mut self, now: Time, id: MigrationId, outcome: Outcome) -> Result<(), Unknown> {
+        let order = self.admission.end(&self.config, now, id, outcome).ok_or(Unknown)?;
         match outcome {
             Outcome::Done => {
                 self.index.place(&order.workload, order.to);

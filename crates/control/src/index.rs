@@ -43,17 +43,17 @@ pub(crate) struct Index {
     workloads: BTreeMap<WorkloadName, Workload>,
 }
 
-/// An event spoke of a node that nobody has announced.
+/// An event spoke of something that nobody has announced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct UnknownNode;
+pub(crate) struct Unknown;
 
 impl Index {
     pub(crate) fn set_ready(&mut self, node: NodeName, ready: bool) {
         self.nodes.entry(node).or_default().ready = ready;
     }
 
-    pub(crate) fn set_load(&mut self, at: Time, node: &NodeName, load: Option<Load>) -> Result<(), UnknownNode> {
-        let node = self.nodes.get_mut(node).ok_or(UnknownNode)?;
+    pub(crate) fn set_load(&mut self, at: Time, node: &NodeName, load: Option<Load>) -> Result<(), Unknown> {
+        let node = self.nodes.get_mut(node).ok_or(Unknown)?;
         node.load = load.map(|value| Figure { value, at });
         Ok(())
     }
@@ -65,9 +65,9 @@ impl Index {
         user: UserName,
         node: NodeName,
         rtt: Option<Rtt>,
-    ) -> Result<(), UnknownNode> {
+    ) -> Result<(), Unknown> {
         if !self.nodes.contains_key(&node) {
-            return Err(UnknownNode);
+            return Err(Unknown);
         }
         let figures = self.users.entry(user).or_default();
         match rtt {
@@ -78,13 +78,13 @@ impl Index {
     }
 
     /// A placement is a fact, also on a node that nobody has announced.
-    pub(crate) fn set_workload(&mut self, name: WorkloadName, workload: Workload) -> Result<(), UnknownNode> {
+    pub(crate) fn set_workload(&mut self, name: WorkloadName, workload: Workload) -> Result<(), Unknown> {
         let known = self.nodes.contains_key(&workload.node);
         for user in &workload.users {
             self.users.entry(user.clone()).or_default();
         }
         self.workloads.insert(name, workload);
-        if known { Ok(()) } else { Err(UnknownNode) }
+        if known { Ok(()) } else { Err(Unknown) }
     }
 
     pub(crate) fn place(&mut self, name: &WorkloadName, node: NodeName) {

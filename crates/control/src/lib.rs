@@ -53,9 +53,15 @@ mod admission;
 mod config;
 mod controller;
 mod counters;
+mod event;
 mod index;
+mod output;
+mod request;
 
 pub use admission::{Refusal, Verdict};
 pub use config::{ConfigError, ControlConfig};
-pub use controller::{Controller, Decided, Event, Order, Output, RequestError};
+pub use controller::Controller;
 pub use counters::Counters;
+pub use event::Event;
+pub use output::{Decided, Order, Output};
+pub use request::RequestError;

@@ -48,7 +48,7 @@ impl Default for LoadModel {
 }
 
 impl SimConfig {
-    /// As the scenario says, with the models' defaults: a sample and a load a second, 0.2 ms of noise.
+    /// As the scenario says, at its `speed`, with the models' defaults: a sample and a load a second, 0.2 ms of noise.
     pub fn new(scenario: &Scenario, policy: Box<dyn Policy>) -> Self {
         Self {
             seed: scenario.seed,
