@@ -11,6 +11,9 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::packet::{Echo, Version, skip_ipv4_header};
 
+/// Others' packets that are skipped at a turn.
+const MAX_SKIPPED: usize = 256;
+
 /// One socket for all users of an IP version.
 #[derive(Debug)]
 pub(crate) struct IcmpSocket {
@@ -61,12 +64,13 @@ impl IcmpSocket {
         self.socket.send_to(&packet, &SocketAddr::new(to, 0).into()).map(drop)
     }
 
-    /// The next answer that waits; `Ok(None)` when there is nothing more. Whatever else comes along is skipped.
+    /// The next answer that waits; `Ok(None)` when there is nothing more, or after much that is not for us: a flood of
+    /// others' packets must not keep us here.
     pub(crate) fn receive(&self) -> io::Result<Option<Answer>> {
         // Larger than our own packets; what is longer is not ours and may be cut.
         let mut buffer = [0; 512];
         let mut control = nix::cmsg_space!(nix::sys::time::TimeSpec);
-        loop {
+        for _ in 0..MAX_SKIPPED {
             let mut iov = [IoSliceMut::new(&mut buffer)];
             let message = recvmsg::<SockaddrStorage>(
                 self.socket.as_raw_fd(),
@@ -91,6 +95,7 @@ impl IcmpSocket {
                 return Ok(Some(Answer { from, echo, waited }));
             }
         }
+        Ok(None)
     }
 }
 
