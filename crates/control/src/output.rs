@@ -41,6 +41,6 @@ pub struct Decided {
 pub enum Output {
     /// A round of decisions was made; before the migrations that follow from it.
     Decided(Decided),
-    /// Make this migration, and report its end with [`Event::MigrationEnded`].
+    /// Make this migration, and report its end with [`Event::MigrationEnded`](crate::Event::MigrationEnded).
     Migrate(Order),
 }
