@@ -10,6 +10,7 @@
 //! The ends are layer-3 devices: no ARP, no MAC addresses; route "via ADDRESS dev NAME" or just "dev NAME".
 
 mod engine;
+mod pace;
 mod packet;
 mod queue;
 mod settings;

@@ -10,6 +10,7 @@ use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::eventfd::EventFd;
 use nix::sys::time::TimeSpec;
 
+use super::pace::{Pace, Wait};
 use super::packet::{addresses, segments};
 use super::queue::{Class, DelayQueue, Nanos};
 use super::settings::{Settings, Shape};
@@ -62,6 +63,7 @@ pub(super) struct Engine {
     /// A peer keeps its class for good, so that a change of its delay never reorders its packets.
     classes: HashMap<IpAddr, Class>,
     queue: DelayQueue<Frame>,
+    pace: Pace,
     ways: [Way; 2],
     buffer: Vec<u8>,
     spare: Vec<Vec<u8>>,
@@ -90,6 +92,7 @@ impl Engine {
             plan,
             classes: HashMap::new(),
             queue: DelayQueue::new(),
+            pace: Pace::default(),
             ways: Default::default(),
             buffer: vec![0; FRAME],
             spare: Vec::new(),
@@ -105,9 +108,29 @@ impl Engine {
         ];
         loop {
             self.deliver_due();
-            let wait = self.queue.next_due().map(|due| due.saturating_sub(self.now()));
-            match ppoll(&mut fds, wait.map(|ns| TimeSpec::from(Duration::from_nanos(ns))), None) {
-                Ok(_) | Err(nix::errno::Errno::EINTR) => {}
+            let now = self.now();
+            let sleep = match self.queue.next_due().map(|due| (due, self.pace.plan(now, due))) {
+                None => None,
+                Some((due, Wait::Spin)) => {
+                    while self.now() < due {
+                        std::hint::spin_loop();
+                    }
+                    self.pace.spun(due.saturating_sub(now));
+                    self.deliver_due();
+                    Some(0)
+                }
+                Some((_, Wait::Sleep(nanos))) => Some(nanos),
+            };
+            match ppoll(&mut fds, sleep.map(|ns| TimeSpec::from(Duration::from_nanos(ns))), None) {
+                Ok(0) => {
+                    if let Some(nanos @ 1..) = sleep {
+                        let woke = self.now();
+                        self.pace.woke(now + nanos, woke);
+                    }
+                    continue;
+                }
+                Ok(_) => {}
+                Err(nix::errno::Errno::EINTR) => continue,
                 Err(e) => {
                     tracing::error!(link = self.tuns[0].name(), error = %e, "link stopped: it cannot wait for packets");
                     return;
