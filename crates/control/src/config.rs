@@ -24,7 +24,7 @@ pub struct ControlConfig {
     /// How many there may be at the same time in all.
     pub max_in_flight: usize,
     /// A figure older than this counts as absent. Where the scenario runs faster than the clock by which figures are
-    /// measured, so do they age: see [`Self::measured_at_speed`].
+    /// measured, so do they age: see [`Self::for_run`].
     pub stale_after: Duration,
 }
 
@@ -55,11 +55,12 @@ pub enum ConfigError {
 }
 
 impl ControlConfig {
-    /// For a run that goes `speed` times as fast as the clock by which figures are measured: they may be as many times
-    /// as old, in scenario time. Never less than at the clock's own speed.
-    pub fn measured_at_speed(self, speed: f64) -> Self {
-        let aged = Duration::try_from_secs_f64(self.stale_after.as_secs_f64() * speed);
-        Self { stale_after: aged.unwrap_or_default().max(self.stale_after), ..self }
+    /// As a scenario asks for it, which goes `speed` times as fast as the clock by which figures are measured.
+    pub fn for_run(decide_every: Duration, cooldown: Duration, speed: f64) -> Self {
+        let default = Self::default();
+        let aged = default.stale_after.as_secs_f64() * speed;
+        let stale_after = Duration::try_from_secs_f64(aged).unwrap_or(default.stale_after).max(default.stale_after);
+        Self { decide_every, cooldown, stale_after, ..default }
     }
 
     /// Checks that the loop can run like this. Budgets of 0 are allowed: nothing moves then.
@@ -91,7 +92,7 @@ mod tests {
 
     #[test]
     fn figures_age_with_the_scenario_and_never_faster_than_the_clock() {
-        let stale = |speed| ControlConfig::default().measured_at_speed(speed).stale_after.as_secs();
+        let stale = |speed| ControlConfig::for_run(Duration::from_secs(1), Duration::ZERO, speed).stale_after.as_secs();
         assert_eq!([0.5, 1.0, 4.0, f64::NAN, f64::INFINITY].map(stale), [5, 5, 20, 5, 5]);
     }
 

@@ -48,7 +48,7 @@
 //! - deterministic: the same calls give the same answers;
 //! - nothing is dropped unseen: [`Counters`] count refusals, stale figures and events about unknown things.
 
-mod account;
+pub mod account;
 mod admission;
 mod config;
 mod controller;
@@ -58,7 +58,6 @@ mod index;
 mod output;
 mod request;
 
-pub use account::{Facts, serving_rtt, summary};
 pub use admission::{Refusal, Verdict};
 pub use config::{ConfigError, ControlConfig};
 pub use controller::Controller;

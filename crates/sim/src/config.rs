@@ -53,11 +53,7 @@ impl SimConfig {
         Self {
             seed: scenario.seed,
             policy,
-            control: ControlConfig {
-                decide_every: scenario.control.interval,
-                cooldown: scenario.control.cooldown,
-                ..ControlConfig::default().measured_at_speed(scenario.speed)
-            },
+            control: ControlConfig::for_run(scenario.control.interval, scenario.control.cooldown, scenario.speed),
             speed: scenario.speed,
             sample_every: Duration::from_secs(1),
             load_every: Duration::from_secs(1),

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use godwit_control::{Controller, Decided, Event, Facts, Order, Output, summary};
+use godwit_control::account::{self, Facts};
+use godwit_control::{Controller, Decided, Event, Order, Output};
 use godwit_model::{
     Load, MigrationId, MigrationRecord, NodeName, Outcome, Rtt, RunRecord, Sample, Strategy, Time, UserName,
     WorkloadName,
@@ -49,7 +50,7 @@ pub fn run(scenario: &Scenario, config: SimConfig) -> SimRun {
         world.happen(now, happening, &mut kernel);
     }
     world.migrations.sort_by_key(|migration| migration.id);
-    let summary = summary(&facts, &world.samples, world.migrations, Vec::new());
+    let summary = account::summary(&facts, &world.samples, world.migrations, Vec::new());
     SimRun { record: RunRecord { summary, samples: world.samples }, decided: world.decided }
 }
 
