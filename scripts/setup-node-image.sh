@@ -19,6 +19,7 @@ PACKAGES=(
     criu runc                       # what migrates, and what runs it
     stress-ng                       # load scenarios
     iproute2 iputils-ping nftables ethtool
+    iptables                        # plain "runc checkpoint" locks the network with it
     procps util-linux mount kmod ca-certificates
 )
 RECIPE=1 # raise when the mmdebstrap call below changes what is in the image
