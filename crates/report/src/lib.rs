@@ -10,7 +10,7 @@
 //! ```
 //!
 //! [`prepare`] the output folder before the run (so that a bad one is told before, not after it), [`write()`] into it
-//! after the run. What is in each CSV file is said at [`migrations_csv`], [`samples_csv`] and [`reference`].
+//! after the run. What is in each CSV file is said at [`migrations_csv`], [`samples_csv`] and [`mod@reference`].
 //!
 //! What it guarantees:
 //! - a file appears by rename, whole or not at all; if one cannot be made, none is replaced; `summary.json` comes last,

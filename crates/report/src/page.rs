@@ -53,7 +53,7 @@ fn head(view: &View<'_>) -> Markup {
                 " · world " b { (words::clean(&summary.world)) }
                 " · policy " b { (words::clean(&summary.policy)) }
             }
-            h1 { (words::headline(view)) }
+            h1 { (words::headline(view).replace(" ms", "\u{a0}ms")) }
             p class={ "verdict " (mood) } { (words::verdict(view)) }
         }
     }

@@ -189,7 +189,7 @@ fn the_headline_tells_what_happened() {
     let headline = |record: &RunRecord| {
         let page = render_html(record);
         let from = page.find("<h1>").unwrap() + 4;
-        page[from..from + page[from..].find("</h1>").unwrap()].to_owned()
+        page[from..from + page[from..].find("</h1>").unwrap()].replace('\u{a0}', " ")
     };
     assert_eq!(
         headline(&run()),
