@@ -25,6 +25,7 @@
 mod delay;
 mod error;
 mod hold;
+mod link;
 mod netem;
 mod netlink;
 mod netns;
@@ -35,7 +36,8 @@ mod tun;
 pub use delay::{DelayLink, DirectionStats, End, LinkConfig, LinkStats};
 pub use error::{NetError, Result};
 pub use hold::{HoldOptions, HoldStats, Packet, PacketHold, PreparedRelease, ReleaseStats, RouteTo};
-pub use netem::netem_supported;
+pub use link::{Backend, Link};
+pub use netem::{NetemLink, netem_supported};
 pub use netlink::{Dev, FoundRoute, LinkInfo, Mac, Netlink, PreparedRoute, Route, Rule};
 pub use netns::Netns;
 pub use prefix::Prefix;

@@ -19,6 +19,7 @@ const IFLA_ADDRESS: u16 = 1;
 const IFLA_IFNAME: u16 = 3;
 const IFLA_MTU: u16 = 4;
 const IFLA_MASTER: u16 = 10;
+const IFLA_STATS64: u16 = 23;
 const HEADER: usize = 16;
 
 /// A MAC address.
@@ -208,6 +209,13 @@ impl Netlink {
         found.into_iter().next().ok_or_else(missing)
     }
 
+    /// Packets and bytes that a device has received.
+    pub(crate) fn received(&self, name: &str) -> Result<(u64, u64)> {
+        let found =
+            self.get(Message::GetLink(named(name)), false, || format!("read the counters of {name}"), parse_received)?;
+        found.into_iter().next().ok_or_else(|| NetError::NoDevice { ns: self.ns.clone(), dev: name.into() })
+    }
+
     /// All devices of the namespace.
     pub fn list_links(&self) -> Result<Vec<LinkInfo>> {
         self.get(Message::GetLink(LinkMessage::default()), true, || "list devices".into(), parse_link)
@@ -279,6 +287,13 @@ fn target(dev: &Dev) -> LinkMessage {
             link
         }
     }
+}
+
+/// `struct rtnl_link_stats64` begins: rx_packets, tx_packets, rx_bytes.
+fn parse_received(_kind: u16, payload: &[u8]) -> Option<(u64, u64)> {
+    let (_, stats) = wire::attributes(payload.get(HEADER..)?).find(|(kind, _)| *kind == IFLA_STATS64)?;
+    let field = |at: usize| stats.get(at..at + 8).map(|b| u64::from_ne_bytes(b.try_into().unwrap_or_default()));
+    Some((field(0)?, field(16)?))
 }
 
 /// By hand: the library's parser fails as a whole on any attribute that it does not know the form of.
