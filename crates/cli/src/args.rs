@@ -1,0 +1,340 @@
+//! What can be typed.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
+use godwit_model::{NodeName, Strategy, WorkloadName};
+use godwit_testbed::TestbedName;
+
+const EXIT_CODES: &str = "\
+Exit status:
+  0    all went well (of a run: every migration ended well and no client lost anything)
+  1    it ran, and something did not go well; the output says what
+  2    the command, a file or a snapshot is not right; nothing was touched
+  3    this host lacks something that it needs; the message says what (see godwit doctor)
+  130  interrupted; everything was cleaned up";
+
+const EXAMPLES: &str = "\
+Examples:
+  godwit doctor                                    what this host has and lacks
+  godwit demo                                      a car drives by; its service follows it
+  godwit run scenarios/car.yaml --world sim        the same drive in virtual time
+  godwit testbed up && godwit migrate video edge2  move a service by hand
+  godwit policy decide --policy threshold s.jsonl  ask a policy about snapshots";
+
+/// Non-stop migration of edge services: containers and virtual machines follow their users while they run.
+#[derive(Debug, Parser)]
+#[command(name = "godwit", version, after_help = EXAMPLES, after_long_help = format!("{EXAMPLES}\n\n{EXIT_CODES}"))]
+#[command(propagate_version = true, disable_help_subcommand = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Command,
+    /// Say more (-v: what is done, -vv: every step); to standard error. RUST_LOG overrides it.
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub verbose: u8,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Show it: a car drives past three edge nodes and back, and its service follows it while running.
+    Demo(Demo),
+    /// Run a scenario in a world and write its report.
+    Run(Run),
+    /// Start, look at or end a testbed that stays up.
+    Testbed {
+        #[command(subcommand)]
+        command: Testbed,
+    },
+    /// Move a workload of a running testbed to a node, live.
+    Migrate(Migrate),
+    /// What a running testbed measures, where its workloads run and why.
+    Status(Status),
+    /// Check scenario files.
+    Scenario {
+        #[command(subcommand)]
+        command: Scenario,
+    },
+    /// List policies, describe them, ask them.
+    Policy {
+        #[command(subcommand)]
+        command: Policy,
+    },
+    /// Compare Godwit's migration with plain `runc checkpoint` and `runc restore` of the same container.
+    Bench {
+        #[command(subcommand)]
+        command: Bench,
+    },
+    /// What this host has and lacks, and what follows.
+    Doctor(Doctor),
+    /// Print a completion script for a shell.
+    #[command(after_help = "Example: godwit completions bash > /etc/bash_completion.d/godwit")]
+    Completions {
+        /// For which shell.
+        shell: Shell,
+    },
+    /// Write the man pages into a folder.
+    Man {
+        /// The folder; it is made if it does not exist.
+        dir: PathBuf,
+    },
+    /// The first process of a node.
+    #[command(hide = true)]
+    NodeInit {
+        /// Its orders, as JSON.
+        config: String,
+    },
+    /// The counting service that clients measure against.
+    #[command(hide = true)]
+    Service(Service),
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Example:
+  godwit demo --out /tmp/demo && xdg-open /tmp/demo/report.html")]
+pub struct Demo {
+    /// Where the report goes.
+    #[arg(long, value_name = "DIR", default_value = "out/demo")]
+    pub out: PathBuf,
+    /// Seconds of the scenario in a second of the wall clock.
+    #[arg(long, default_value_t = 2.0, value_parser = speed)]
+    pub speed: f64,
+    /// Name of the testbed; two with different names do not collide.
+    #[arg(long, value_name = "TESTBED", default_value = "demo")]
+    pub name: TestbedName,
+    #[command(flatten)]
+    pub image: Image,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum World {
+    /// Virtual time: a drive in a blink, no root needed.
+    Sim,
+    /// This machine: namespaces, real delay, real containers that really migrate. As root.
+    Testbed,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  godwit run scenarios/car.yaml --world sim
+  godwit run scenarios/car.yaml --world testbed --speed 2 --out out/car
+  godwit run my.yaml --world sim --policy threshold --set rtt_average_below_ms=20 --seed 7 --json | jq .migrations")]
+pub struct Run {
+    /// The scenario file (YAML); `-` reads standard input.
+    pub scenario: PathBuf,
+    /// Where it runs.
+    #[arg(long, value_enum, default_value_t = World::Testbed)]
+    pub world: World,
+    /// The policy that decides, instead of the scenario's.
+    #[arg(long, value_name = "NAME")]
+    pub policy: Option<String>,
+    /// A parameter of the policy; may be repeated.
+    #[arg(long = "set", value_name = "PARAMETER=VALUE", value_parser = parameter)]
+    pub set: Vec<(String, f64)>,
+    /// Seeds everything random, instead of the scenario's.
+    #[arg(long)]
+    pub seed: Option<u64>,
+    /// Seconds of the scenario in a second of the wall clock, instead of the scenario's. The simulator does not wait.
+    #[arg(long, value_parser = speed)]
+    pub speed: Option<f64>,
+    /// Where the results go [default: out/SCENARIO-WORLD].
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+    /// Print summary.json to standard output instead of the table.
+    #[arg(long)]
+    pub json: bool,
+    /// Name of the testbed; two with different names do not collide.
+    #[arg(long, value_name = "TESTBED", default_value = "run")]
+    pub name: TestbedName,
+    #[command(flatten)]
+    pub image: Image,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Testbed {
+    /// Start a testbed and leave it running; nothing moves in it but by `godwit migrate`.
+    #[command(after_help = "\
+Examples:
+  godwit testbed up
+  godwit testbed up scenarios/load.yaml --name second
+  godwit migrate video edge3 --name second
+  godwit testbed down --name second")]
+    Up {
+        /// Whose nodes, users and workloads, as they are at its start [default: the car].
+        scenario: Option<PathBuf>,
+        #[command(flatten)]
+        which: Which,
+        #[command(flatten)]
+        image: Image,
+        /// Stay in the foreground until ^C.
+        #[arg(long)]
+        foreground: bool,
+    },
+    /// What runs where; the same as `godwit status`.
+    Status(Status),
+    /// End a testbed and remove everything of it, also after it was killed.
+    Down {
+        #[command(flatten)]
+        which: Which,
+    },
+}
+
+#[derive(Debug, Args)]
+pub struct Which {
+    /// Which testbed.
+    #[arg(long, value_name = "TESTBED", default_value = "testbed")]
+    pub name: TestbedName,
+}
+
+#[derive(Debug, Args)]
+pub struct Image {
+    /// The node image's root file system [default: the one that scripts/setup-node-image.sh made].
+    #[arg(long, value_name = "DIR", env = "GODWIT_NODE_IMAGE")]
+    pub node_image: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Example:
+  godwit migrate video edge2 --json | jq '{freeze_ms, gap_ms, outcome}'")]
+pub struct Migrate {
+    /// What moves.
+    pub workload: WorkloadName,
+    /// To where.
+    pub node: NodeName,
+    /// How its memory travels.
+    #[arg(long, default_value = "stop-copy", value_parser = strategy)]
+    pub strategy: Strategy,
+    /// Print the migration's record as JSON.
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub which: Which,
+}
+
+#[derive(Debug, Args)]
+pub struct Status {
+    /// As JSON.
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub which: Which,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Scenario {
+    /// Check files; every problem is shown with its place.
+    #[command(after_help = "Example: godwit scenario check scenarios/*.yaml")]
+    Check {
+        /// The files; `-` reads standard input.
+        #[arg(required = true)]
+        files: Vec<PathBuf>,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Policy {
+    /// All policies with a line on each.
+    List {
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// A policy's parameters as a JSON schema.
+    Schema {
+        /// Which policy.
+        policy: String,
+    },
+    /// Read snapshots, one JSON object a line, and print one decision a line.
+    #[command(after_help = r#"Example:
+  echo '{"nodes":[{"name":"edge1","load":1.4},{"name":"edge2","load":1.1}],
+         "users":[{"name":"car","rtt_ms":{"edge1":30.2,"edge2":4.0}}],
+         "workloads":[{"name":"video","kind":"container","node":"edge1","users":["car"]}]}' |
+    tr -d '\n' | godwit policy decide --policy threshold
+
+Every recorded run keeps its snapshots in this form: out/DIR/snapshots.jsonl.
+With several workloads in a snapshot the line is {"decisions":[…]}.
+A line that cannot be read stops it with exit status 2; the decisions before it were printed."#)]
+    Decide {
+        /// Which policy.
+        #[arg(long, default_value = "threshold")]
+        policy: String,
+        /// A parameter of the policy; may be repeated.
+        #[arg(long = "set", value_name = "PARAMETER=VALUE", value_parser = parameter)]
+        set: Vec<(String, f64)>,
+        /// The snapshots; `-` is standard input.
+        #[arg(default_value = "-")]
+        file: PathBuf,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Bench {
+    /// Migrate a service there and back, by Godwit and by plain runc in turn, and print gap and freeze of each.
+    #[command(after_help = "Example: godwit bench migrate --memory 16MiB,256MiB --runs 5 --json")]
+    Migrate(BenchMigrate),
+}
+
+#[derive(Debug, Args)]
+pub struct BenchMigrate {
+    /// Memory of the service; several are tried one after the other.
+    #[arg(long, value_name = "SIZE", value_delimiter = ',', default_value = "16MiB")]
+    pub memory: Vec<godwit_model::Bytes>,
+    /// Migrations of each kind and size.
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub runs: u32,
+    /// As JSON.
+    #[arg(long)]
+    pub json: bool,
+    /// Name of the testbed.
+    #[arg(long, value_name = "TESTBED", default_value = "bench")]
+    pub name: TestbedName,
+    #[command(flatten)]
+    pub image: Image,
+}
+
+#[derive(Debug, Args)]
+pub struct Doctor {
+    /// As JSON.
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub image: Image,
+}
+
+#[derive(Debug, Args)]
+pub struct Service {
+    /// Where it listens.
+    #[arg(long)]
+    pub listen: std::net::SocketAddr,
+    /// Memory that it holds and checks.
+    #[arg(long, default_value = "16MiB")]
+    pub memory: godwit_model::Bytes,
+    /// How much of it is written anew in a second.
+    #[arg(long, default_value = "0")]
+    pub dirty_rate: godwit_model::Bytes,
+}
+
+fn speed(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(speed) if (0.01..=1000.0).contains(&speed) => Ok(speed),
+        _ => Err("a speed is a number from 0.01 to 1000".into()),
+    }
+}
+
+fn parameter(text: &str) -> Result<(String, f64), String> {
+    let (name, value) = text.split_once('=').ok_or("write it as PARAMETER=VALUE, e.g. rtt_average_below_ms=20")?;
+    let value = value.parse().map_err(|_| format!("\"{value}\" is no number"))?;
+    Ok((name.to_owned(), value))
+}
+
+fn strategy(text: &str) -> Result<Strategy, String> {
+    match text {
+        "stop-copy" => Ok(Strategy::StopCopy),
+        other => {
+            Err(format!("there is no strategy \"{other}\"; there is stop-copy (pre-copy and post-copy are to come)"))
+        }
+    }
+}

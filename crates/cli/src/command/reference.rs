@@ -1,0 +1,40 @@
+//! `godwit completions` and `godwit man`.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+use std::process::ExitCode;
+
+use clap::{Command, CommandFactory};
+use clap_complete::Shell;
+use clap_mangen::Man;
+
+use crate::args::Cli;
+use crate::failure::{Fail, Result};
+
+pub fn completions(shell: Shell) -> Result {
+    clap_complete::generate(shell, &mut Cli::command(), "godwit", &mut io::stdout());
+    Ok(ExitCode::SUCCESS)
+}
+
+pub fn man(dir: &Path) -> Result {
+    fs::create_dir_all(dir).failed_to(format!("{} cannot be made", dir.display()))?;
+    let mut root = Cli::command();
+    root.build();
+    let pages = page(&root, "godwit", dir)?;
+    println!("{pages} pages in {}; read one with: man {}/godwit.1", dir.display(), dir.display());
+    Ok(ExitCode::SUCCESS)
+}
+
+fn page(command: &Command, name: &str, dir: &Path) -> Result<usize> {
+    let path = dir.join(format!("{name}.1"));
+    let mut text = Vec::new();
+    let titled = command.clone().name(name.to_owned());
+    Man::new(titled).render(&mut text).failed_to(format!("{} cannot be made", path.display()))?;
+    fs::write(&path, text).failed_to(format!("{} cannot be written", path.display()))?;
+    let mut pages = 1;
+    for sub in command.get_subcommands().filter(|sub| !sub.is_hide_set() && sub.get_name() != "help") {
+        pages += page(sub, &format!("{name}-{}", sub.get_name()), dir)?;
+    }
+    Ok(pages)
+}

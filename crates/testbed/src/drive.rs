@@ -1,0 +1,465 @@
+//! A run on the testbed: the scenario moves the users and loads the nodes, probes and clients measure, the control loop
+//! decides, and the engine moves.
+
+use std::collections::BTreeMap;
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use godwit_control::{ControlConfig, Controller, Decided, Event, Order, Output, account};
+use godwit_migration::{Cancel, Ended, Progress};
+use godwit_model::{MigrationId, MigrationRecord, NodeName, RunRecord, Strategy, Time, UserName, WorkloadName};
+use godwit_policy::Policy;
+use godwit_probe::{Measurement, ProbeConfig, Prober, RunningProber};
+use godwit_scenario::Scenario;
+use godwit_traffic::{Client, ClientConfig};
+
+use crate::error::TestbedError;
+use crate::gauge::Gauge;
+use crate::live::{Observer, RunEvent};
+use crate::remote::{self, Ask, Asked, Reply};
+use crate::schedule::{Change, Schedule};
+use crate::stop::Stop;
+use crate::stress::Stressers;
+use crate::world::Testbed;
+
+/// How often the live state is shown.
+const SHOW_EVERY: Duration = Duration::from_millis(200);
+/// How often loads are measured.
+const LOAD_EVERY: Duration = Duration::from_secs(1);
+/// How often a stop is looked for, at the least.
+const LOOK_UP_EVERY: Duration = Duration::from_millis(100);
+/// How long after a migration its gap is settled: the client must have had answers again.
+const GAP_SETTLES: Duration = Duration::from_millis(1500);
+/// How long before the freeze and after the switch a silence still belongs to the migration.
+const GAP_MARGIN: Duration = Duration::from_millis(100);
+
+/// How a run goes.
+pub struct DriveOptions {
+    /// Who decides.
+    pub policy: Box<dyn Policy>,
+    /// Seconds of the scenario a second of the wall clock.
+    pub speed: f64,
+    /// Noted in the summary; nothing on a testbed is random by its own doing.
+    pub seed: u64,
+    /// Stay at the scenario's first instant, without load, until stopped.
+    pub standing: bool,
+    /// How often a sample is taken, in the scenario's time.
+    pub sample_every: Duration,
+}
+
+/// What a run was.
+#[derive(Debug)]
+pub struct Run {
+    /// Summary and samples.
+    pub record: RunRecord,
+    /// Every round of decisions.
+    pub decided: Vec<Decided>,
+    /// It was stopped before its end.
+    pub interrupted: bool,
+}
+
+/// A message to the run's thread.
+enum Message {
+    Measured(NodeName, Measurement),
+    Progress(MigrationId, Progress),
+    Ended(MigrationId, Ended),
+    Asked(Asked),
+}
+
+/// A migration under way.
+struct Moving {
+    order: Order,
+    start: Time,
+    cancel: Cancel,
+    asker: Option<Sender<Reply>>,
+}
+
+/// A migration that is over and whose gap is not known yet.
+struct Settling {
+    record: MigrationRecord,
+    window: Option<(Instant, Instant)>,
+    at: Instant,
+    asker: Option<Sender<Reply>>,
+}
+
+struct Driver<'scope, 'env, 't> {
+    scope: &'scope thread::Scope<'scope, 'env>,
+    testbed: &'env Testbed,
+    scenario: &'t Scenario,
+    speed: f64,
+    standing: bool,
+    start: Instant,
+    controller: Controller,
+    gauge: Gauge,
+    sender: Sender<Message>,
+    moving: BTreeMap<MigrationId, Moving>,
+    settling: Vec<Settling>,
+    stress: BTreeMap<usize, Stressers>,
+    decided: Vec<Decided>,
+    migrations: Vec<MigrationRecord>,
+    down: bool,
+    observer: &'t mut dyn Observer,
+}
+
+/// Runs the scenario on the testbed, from its start to its end or until stopped.
+pub fn drive(
+    testbed: &Testbed,
+    scenario: &Scenario,
+    options: DriveOptions,
+    observer: &mut dyn Observer,
+    stop: &Stop,
+) -> Result<Run, TestbedError> {
+    let (sender, receiver) = mpsc::channel();
+    let deliver = sender.clone();
+    // Asks may come from the first moment on; they are answered when the loop turns.
+    let _listener = remote::listen(testbed.name(), move |asked| _ = deliver.send(Message::Asked(asked)))?;
+
+    // Every link has its delay before the first probe is sent.
+    let mut schedule = Schedule::new(scenario, options.standing);
+    for user in &scenario.users {
+        for (node, trajectory) in &user.rtt {
+            testbed.network().set_rtt(&user.name, node, trajectory.at(Time::ZERO));
+        }
+    }
+    let clients = start_clients(testbed, scenario)?;
+    let _probers = start_probers(testbed, scenario, &sender)?;
+    let config = ControlConfig::for_run(scenario.control.interval, scenario.control.cooldown, options.speed);
+    let (seed, speed, sample_every) = (options.seed, options.speed, options.sample_every);
+    thread::scope(|scope| {
+        let mut driver = Driver {
+            scope,
+            testbed,
+            scenario,
+            speed,
+            standing: options.standing,
+            start: Instant::now(),
+            gauge: Gauge::new(testbed, scenario, options.policy.name(), speed, options.standing, sample_every, clients),
+            controller: Controller::new(config, options.policy),
+            sender,
+            moving: BTreeMap::new(),
+            settling: Vec::new(),
+            stress: BTreeMap::new(),
+            decided: Vec::new(),
+            migrations: Vec::new(),
+            down: false,
+            observer,
+        };
+        driver.introduce();
+        let ran = driver.turn(&mut schedule, &receiver, stop);
+        driver.stress.clear();
+        ran.map(|interrupted| driver.finish(seed, interrupted))
+    })
+}
+
+fn start_clients(
+    testbed: &Testbed,
+    scenario: &Scenario,
+) -> Result<BTreeMap<(UserName, WorkloadName), Client>, TestbedError> {
+    let mut clients = BTreeMap::new();
+    for workload in scenario.workloads.iter().filter(|w| testbed.container(&w.name).is_counting()) {
+        for user in &workload.users {
+            let address = testbed.service_address(&workload.name);
+            let client =
+                (testbed.network().user_netns(user)).enter(|| Client::connect(address, ClientConfig::default()))?;
+            let client = client.map_err(|source| TestbedError::Client { user: user.clone(), source })?;
+            clients.insert((user.clone(), workload.name.clone()), client);
+        }
+    }
+    Ok(clients)
+}
+
+fn start_probers(
+    testbed: &Testbed,
+    scenario: &Scenario,
+    sender: &Sender<Message>,
+) -> Result<Vec<RunningProber>, TestbedError> {
+    let mut probers = Vec::new();
+    for node in &scenario.nodes {
+        let targets = scenario.users.iter().map(|u| (u.name.clone(), testbed.network().user_address(&u.name).into()));
+        let mut config = ProbeConfig::new(targets);
+        config.interval = scenario.probe.interval;
+        let (name, sender) = (node.name.clone(), sender.clone());
+        let sink = move |measured| _ = sender.send(Message::Measured(name.clone(), measured));
+        let prober = (testbed.network().node(&node.name).netns).enter(|| Prober::spawn(config, sink))?;
+        probers.push(prober.map_err(|source| TestbedError::Probe { node: node.name.clone(), source })?);
+    }
+    Ok(probers)
+}
+
+impl<'scope, 'env> Driver<'scope, 'env, '_> {
+    fn now(&self) -> Time {
+        Time::from_secs(self.start.elapsed().as_secs_f64() * self.speed)
+    }
+
+    /// When an instant of the scenario is, from now on, by the wall clock.
+    fn until(&self, at: Time) -> Duration {
+        let due = Duration::from_secs_f64(at.secs() / self.speed);
+        due.saturating_sub(self.start.elapsed())
+    }
+
+    fn introduce(&mut self) {
+        for node in &self.scenario.nodes {
+            self.controller.handle(Time::ZERO, Event::NodeReady { node: node.name.clone(), ready: true });
+        }
+        for workload in &self.scenario.workloads {
+            let event = Event::WorkloadAt {
+                workload: workload.name.clone(),
+                kind: workload.kind,
+                node: self.testbed.placement()[&workload.name].clone(),
+                users: workload.users.clone(),
+            };
+            self.controller.handle(Time::ZERO, event);
+        }
+    }
+
+    /// The loop; true when it was stopped before its end.
+    fn turn(
+        &mut self,
+        schedule: &mut Schedule<'_>,
+        messages: &Receiver<Message>,
+        stop: &Stop,
+    ) -> Result<bool, TestbedError> {
+        let end = self.scenario.end();
+        let (mut next_show, mut next_load) = (Instant::now(), Instant::now());
+        let mut stopping = false;
+        loop {
+            let now = self.now();
+            let over = !self.standing && now >= end;
+            if (stop.is_asked() || self.down) && !stopping {
+                stopping = true;
+                self.moving.values().for_each(|moving| moving.cancel.cancel());
+            }
+            if (stopping || over) && self.moving.is_empty() && (stopping || self.settling.is_empty()) {
+                return Ok(stopping && !over && !self.standing);
+            }
+            if !stopping && !over {
+                while let Some(change) = schedule.pop(now) {
+                    self.apply(change, schedule)?;
+                }
+                for output in self.controller.poll(now) {
+                    self.carry_out(output, now);
+                }
+            }
+            if Instant::now() >= next_load {
+                next_load = Instant::now() + LOAD_EVERY;
+                self.measure_loads(now);
+            }
+            self.settle();
+            self.gauge.sample(now.min(end), &self.testbed.placement());
+            if Instant::now() >= next_show {
+                next_show = Instant::now() + SHOW_EVERY;
+                self.show(now);
+            }
+
+            let next_change = schedule.next().filter(|_| !over).map(|at| self.until(at));
+            let wait = [
+                next_change.unwrap_or(LOOK_UP_EVERY),
+                self.until(self.controller.next_poll()),
+                self.until(self.gauge.next_sample()),
+                LOOK_UP_EVERY,
+            ]
+            .into_iter()
+            .min()
+            .unwrap_or(LOOK_UP_EVERY);
+            // At least a millisecond: at the very end everything is due for ever.
+            match messages.recv_timeout(wait.max(Duration::from_millis(1))) {
+                Ok(message) => self.receive(message),
+                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {}
+            }
+        }
+    }
+
+    fn apply(&mut self, change: Change, schedule: &Schedule<'_>) -> Result<(), TestbedError> {
+        match change {
+            Change::Rtt { user, node, rtt } => self.testbed.network().set_rtt(&user, &node, rtt),
+            Change::StressBegins(number) => {
+                let stress = schedule.stress(number);
+                let stressers = Stressers::start(self.testbed.node(&stress.node), number, stress)?;
+                self.stress.insert(number, stressers);
+                self.tell(RunEvent::Note(format!(
+                    "{} gets {} stresser(s): cpu {:.0} %, memory {:.0} %",
+                    stress.node,
+                    stress.stressers,
+                    stress.total_cpu() * 100.0,
+                    stress.memory * 100.0
+                )));
+            }
+            Change::StressEnds(number) => {
+                if self.stress.remove(&number).is_some() {
+                    self.tell(RunEvent::Note(format!("{} has its stressers off", schedule.stress(number).node)));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn carry_out(&mut self, output: Output, now: Time) {
+        match output {
+            Output::Decided(decided) => {
+                self.gauge.decided(&decided);
+                self.decided.push(decided);
+            }
+            Output::Migrate(order) => self.begin(order, now, None),
+        }
+    }
+
+    fn begin(&mut self, order: Order, now: Time, asker: Option<Sender<Reply>>) {
+        self.tell(RunEvent::Started(order.clone()));
+        self.gauge.moving(&order);
+        let cancel = Cancel::default();
+        let (testbed, sender, job, asked) = (self.testbed, self.sender.clone(), order.clone(), cancel.clone());
+        self.scope.spawn(move || {
+            let id = job.id;
+            let ended = testbed.migrate(&job, &asked, &mut |progress| _ = sender.send(Message::Progress(id, progress)));
+            let _ = sender.send(Message::Ended(id, ended));
+        });
+        self.moving.insert(order.id, Moving { order, start: now, cancel, asker });
+    }
+
+    fn receive(&mut self, message: Message) {
+        let now = self.now();
+        match message {
+            Message::Measured(node, measured) => {
+                self.gauge.measured(&node, &measured);
+                let event = Event::RttMeasured { user: measured.user, node, rtt: measured.smoothed };
+                self.controller.handle(now, event);
+            }
+            Message::Progress(id, Progress::Entered(phase)) => {
+                if let Some(moving) = self.moving.get(&id) {
+                    if let Some(asker) = &moving.asker {
+                        let _ = asker.send(Reply::Phase { phase });
+                    }
+                    self.gauge.entered(&moving.order, phase);
+                }
+                self.tell(RunEvent::Phase(id, phase));
+            }
+            Message::Progress(_, Progress::Left(_) | Progress::RollingBack) => {}
+            Message::Ended(id, ended) => self.ended(id, ended, now),
+            Message::Asked((ask, reply)) => self.answer(ask, reply, now),
+        }
+    }
+
+    fn ended(&mut self, id: MigrationId, ended: Ended, now: Time) {
+        let Some(moving) = self.moving.remove(&id) else { return };
+        self.controller.handle(now, Event::MigrationEnded { id, outcome: ended.outcome });
+        self.gauge.ended(&moving.order);
+        let record = MigrationRecord {
+            id,
+            workload: moving.order.workload,
+            from: moving.order.from,
+            to: moving.order.to,
+            strategy: Strategy::StopCopy,
+            reason: moving.order.reason,
+            start: moving.start,
+            freeze_ms: ended.freeze_ms(),
+            phases: ended.phases,
+            gap_ms: None,
+            total_ms: ended.total.as_secs_f64() * 1e3,
+            bytes: ended.bytes,
+            outcome: ended.outcome,
+            error: ended.error,
+        };
+        self.tell(RunEvent::Ended(Box::new(record.clone())));
+        let window = ended.freeze.map(|(from, to)| (from - GAP_MARGIN, to + GAP_MARGIN));
+        self.settling.push(Settling { record, window, at: Instant::now() + GAP_SETTLES, asker: moving.asker });
+    }
+
+    /// Takes up the migrations whose gap is known by now.
+    fn settle(&mut self) {
+        let now = Instant::now();
+        while let Some(index) = self.settling.iter().position(|s| s.at <= now) {
+            let Settling { mut record, window, asker, .. } = self.settling.swap_remove(index);
+            record.gap_ms = window.and_then(|(from, to)| self.gauge.gap_ms(&record.workload, from, to));
+            if let Some(gap) = record.gap_ms {
+                self.tell(RunEvent::Gap(record.id, gap));
+            }
+            if let Some(asker) = asker {
+                let _ = asker.send(Reply::Ended { record: Box::new(record.clone()) });
+            }
+            self.migrations.push(record);
+        }
+    }
+
+    fn answer(&mut self, ask: Ask, reply: Sender<Reply>, now: Time) {
+        match ask {
+            Ask::Status => {
+                let live = Box::new(self.gauge.live(now, &self.testbed.placement()));
+                let _ = reply.send(Reply::Status { live });
+            }
+            Ask::Down => {
+                let _ = reply.send(Reply::Ending);
+                self.down = true;
+            }
+            Ask::Migrate { workload, to, strategy: Strategy::StopCopy } => {
+                match self.controller.request(now, &workload, Some(&to)) {
+                    Ok(order) => self.begin(order, now, Some(reply)),
+                    Err(error) => {
+                        let why = match std::error::Error::source(&error) {
+                            Some(cause) => format!("{error}: {cause}"),
+                            None => error.to_string(),
+                        };
+                        let _ = reply.send(Reply::Refused { why });
+                    }
+                }
+            }
+        }
+    }
+
+    fn measure_loads(&mut self, now: Time) {
+        for node in self.testbed.nodes() {
+            let load = match node.measure_load() {
+                Ok(load) => Some(load),
+                Err(error) => {
+                    tracing::warn!(node = %node.name(), %error, "no load");
+                    None
+                }
+            };
+            self.gauge.loaded(node.name(), load);
+            self.controller.handle(now, Event::LoadMeasured { node: node.name().clone(), load });
+        }
+    }
+
+    fn show(&mut self, now: Time) {
+        let live = self.gauge.live(now, &self.testbed.placement());
+        self.observer.live(&live);
+    }
+
+    fn tell(&mut self, event: RunEvent) {
+        let now = self.now();
+        self.observer.event(now, &event);
+    }
+
+    fn finish(mut self, seed: u64, interrupted: bool) -> Run {
+        // Whoever waits for a gap that will not be settled any more gets the record without.
+        for settling in &mut self.settling {
+            settling.at = Instant::now();
+        }
+        self.settle();
+        let end = self.now().min(if self.standing { self.now() } else { self.scenario.end() });
+        let clients = self.gauge.finish_clients();
+        let facts = account::Facts {
+            scenario: self.scenario.name.clone(),
+            world: "testbed".into(),
+            policy: self.controller.policy().name().to_owned(),
+            seed,
+            speed: self.speed,
+            end,
+            nodes: self.scenario.nodes.iter().map(|n| n.name.clone()).collect(),
+            rtt_bound: self.scenario.rtt_bound,
+            served_by: self
+                .scenario
+                .users
+                .iter()
+                .map(|user| {
+                    let serving = self.scenario.workloads.iter().filter(|w| w.users.contains(&user.name));
+                    (user.name.clone(), serving.map(|w| w.name.clone()).collect())
+                })
+                .collect(),
+        };
+        self.migrations.sort_by_key(|m| m.id);
+        let samples = self.gauge.take_samples();
+        let summary = account::summary(&facts, &samples, self.migrations, clients);
+        Run { record: RunRecord { summary, samples }, decided: self.decided, interrupted }
+    }
+}

@@ -1,0 +1,280 @@
+//! Who is joined to whom, and what moves a service address.
+//!
+//! ```text
+//!   user car ──veth── gateway ═══delay link═══ node edge1 ──veth── service video (edge1)
+//!                        ║═════delay link═════ node edge2 ──veth── service video (edge2)
+//!                        └ backhaul (bridge) ─ node edge1, edge2 …  (state of migrations; no delay)
+//! ```
+//! All routed, no ARP: neighbours are written down beforehand, so that the first packet after a switch waits for nobody.
+//! A delay link has a delay of its own for each user, so the RTT of every pair of user and node is set freely. Every node
+//! has a namespace for every workload with the service address already in it; the gateway's route says who gets the
+//! packets. A user's packets to the service address are held by pointing that route at a [`PacketHold`].
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr};
+use std::time::Duration;
+
+use godwit_model::{NodeName, Rtt, UserName, WorkloadName};
+use godwit_net::{
+    DelayLink, End, LinkConfig, LinkStats, Mac, NetError, Netlink, Netns, PacketHold, Prefix, Route, RouteTo,
+};
+
+use crate::name::TestbedName;
+
+/// The default gateway as a service sees it, the same on every node.
+const SERVICE_GATEWAY: Ipv4Addr = Ipv4Addr::new(169, 254, 1, 1);
+/// MAC addresses of a service's own end and of the node's end, the same on every node.
+const SERVICE_MAC: Mac = Mac::local(0x5e_0000);
+const SERVICE_GATEWAY_MAC: Mac = Mac::local(0x5e_0001);
+type Result<T> = std::result::Result<T, NetError>;
+
+/// A node's place in the network.
+#[derive(Debug)]
+pub(crate) struct NodeNet {
+    pub(crate) netns: Netns,
+    pub(crate) netlink: Netlink,
+    pub(crate) hold: PacketHold,
+    uplink: DelayLink,
+    backhaul: Ipv4Addr,
+    uplink_dev: String,
+}
+
+/// A user's place in the network.
+#[derive(Debug)]
+struct UserNet {
+    netns: Netns,
+    address: Ipv4Addr,
+}
+
+/// A workload's address and the device that leads to it on each node.
+#[derive(Debug, Clone)]
+pub(crate) struct ServiceNet {
+    pub(crate) address: Ipv4Addr,
+    pub(crate) dev: String,
+}
+
+/// All namespaces and links of a testbed; gone when dropped.
+#[derive(Debug)]
+pub struct Network {
+    name: TestbedName,
+    services: BTreeMap<WorkloadName, ServiceNet>,
+    service_netns: BTreeMap<(NodeName, WorkloadName), Netns>,
+    nodes: BTreeMap<NodeName, NodeNet>,
+    users: BTreeMap<UserName, UserNet>,
+    pub(crate) hold: PacketHold,
+    pub(crate) netlink: Netlink,
+    gateway: Netns,
+}
+
+fn v4(address: Ipv4Addr) -> IpAddr {
+    IpAddr::V4(address)
+}
+
+/// Forwards, and does not mind that packets come and go by different ways.
+fn make_router(netns: &Netns) -> Result<()> {
+    netns.set_sysctl("net.ipv4.ip_forward", "1")?;
+    for scope in ["all", "default"] {
+        netns.set_sysctl(&format!("net.ipv4.conf.{scope}.rp_filter"), "0")?;
+        netns.set_sysctl(&format!("net.ipv4.conf.{scope}.send_redirects"), "0")?;
+    }
+    Ok(())
+}
+
+impl Network {
+    /// Makes the gateway, and what hangs on it.
+    pub(crate) fn create(
+        name: &TestbedName,
+        nodes: &[NodeName],
+        users: &[UserName],
+        workloads: &[WorkloadName],
+    ) -> Result<Self> {
+        let gateway = Netns::create(&name.gateway_netns())?;
+        make_router(&gateway)?;
+        let netlink = Netlink::open(&gateway)?;
+        netlink.add_addr("lo", Prefix::host(v4(name.gateway_address())))?;
+        netlink.add_bridge("backhaul", Mac::local(0xb0_0000))?;
+        netlink.set_up("backhaul")?;
+        let hold = PacketHold::open(&gateway, "hold")?;
+        let mut network = Self {
+            name: name.clone(),
+            services: BTreeMap::new(),
+            service_netns: BTreeMap::new(),
+            nodes: BTreeMap::new(),
+            users: BTreeMap::new(),
+            hold,
+            netlink,
+            gateway,
+        };
+        for (index, user) in users.iter().enumerate() {
+            network.add_user(index, user)?;
+        }
+        for (index, node) in nodes.iter().enumerate() {
+            network.add_node(index, node)?;
+        }
+        for (index, workload) in workloads.iter().enumerate() {
+            network.add_service(index, workload)?;
+        }
+        Ok(network)
+    }
+
+    fn add_user(&mut self, index: usize, user: &UserName) -> Result<()> {
+        let netns = Netns::create(&self.name.user_netns(user))?;
+        let address = self.name.user_address(index);
+        let dev = format!("user{index}");
+        let (mac, gateway_mac) = (Mac::local(0x20_0000 + index as u64), Mac::local(0x21_0000 + index as u64));
+        self.netlink.add_veth(&dev, "eth0", &netns)?;
+        self.netlink.set_mac(dev.as_str(), gateway_mac)?;
+        self.netlink.set_up(dev.as_str())?;
+        let inside = Netlink::open(&netns)?;
+        inside.set_mac("eth0", mac)?;
+        inside.add_addr("eth0", Prefix::host(v4(address)))?;
+        inside.set_up("eth0")?;
+        let gateway = v4(self.name.gateway_address());
+        inside.replace_neigh("eth0", gateway, gateway_mac)?;
+        inside.replace_route(&Route::to(Prefix::default_v4()).via(gateway).dev("eth0").onlink())?;
+        self.netlink.replace_neigh(dev.as_str(), v4(address), mac)?;
+        self.netlink.replace_route(&Route::host(v4(address)).dev(dev))?;
+        self.users.insert(user.clone(), UserNet { netns, address });
+        Ok(())
+    }
+
+    fn add_node(&mut self, index: usize, node: &NodeName) -> Result<()> {
+        let netns = Netns::create(&self.name.node_netns(node))?;
+        make_router(&netns)?;
+        let (address, backhaul) = (self.name.node_address(index), self.name.backhaul_address(index));
+        let uplink_dev = format!("node{index}");
+        let uplink = DelayLink::spawn(LinkConfig::new(
+            End::new(&self.gateway, &uplink_dev),
+            End::new(&netns, "uplink").addr(Prefix::host(v4(address))),
+        ))?;
+        self.netlink.replace_route(&Route::host(v4(address)).dev(uplink_dev.as_str()))?;
+        let netlink = Netlink::open(&netns)?;
+        netlink.replace_route(&Route::to(Prefix::default_v4()).dev("uplink").src(v4(address)))?;
+
+        let port = format!("back{index}");
+        self.netlink.add_veth(&port, "backhaul", &netns)?;
+        self.netlink.set_master(port.as_str(), "backhaul")?;
+        self.netlink.set_up(port.as_str())?;
+        netlink.add_addr("backhaul", Prefix::new(v4(backhaul), 24)?)?;
+        netlink.set_up("backhaul")?;
+
+        let hold = PacketHold::open(&netns, "hold")?;
+        let place = NodeNet { netns, netlink, hold, uplink, backhaul, uplink_dev };
+        self.nodes.insert(node.clone(), place);
+        Ok(())
+    }
+
+    fn add_service(&mut self, index: usize, workload: &WorkloadName) -> Result<()> {
+        let service = ServiceNet { address: self.name.service_address(index), dev: format!("svc{index}") };
+        for (node, place) in &self.nodes {
+            let netns = Netns::create(&self.name.service_netns(node, workload))?;
+            place.netlink.add_veth(&service.dev, "eth0", &netns)?;
+            place.netlink.set_mac(service.dev.as_str(), SERVICE_GATEWAY_MAC)?;
+            place.netlink.set_up(service.dev.as_str())?;
+            let inside = Netlink::open(&netns)?;
+            inside.set_mac("eth0", SERVICE_MAC)?;
+            inside.add_addr("eth0", Prefix::host(v4(service.address)))?;
+            inside.set_up("eth0")?;
+            inside.replace_neigh("eth0", v4(SERVICE_GATEWAY), SERVICE_GATEWAY_MAC)?;
+            inside.replace_route(&Route::to(Prefix::default_v4()).via(v4(SERVICE_GATEWAY)).dev("eth0").onlink())?;
+            place.netlink.replace_neigh(service.dev.as_str(), v4(service.address), SERVICE_MAC)?;
+            self.service_netns.insert((node.clone(), workload.clone()), netns);
+        }
+        self.services.insert(workload.clone(), service);
+        Ok(())
+    }
+
+    /// Sets how far a user is from a node: half of it either way.
+    pub(crate) fn set_rtt(&self, user: &UserName, node: &NodeName, rtt: Rtt) {
+        if let (Some(user), Some(node)) = (self.users.get(user), self.nodes.get(node)) {
+            node.uplink.set_peer_delay(v4(user.address), rtt.as_duration() / 2);
+        }
+    }
+
+    /// Points a service address at a node, without a hold: when its workload starts there.
+    pub(crate) fn place(&self, workload: &WorkloadName, node: &NodeName) -> Result<()> {
+        let service = self.service(workload);
+        let place = self.node(node);
+        place.netlink.replace_route(&service.local().route(service.ip()))?;
+        self.netlink.replace_route(&self.towards(node).route(service.ip()))
+    }
+
+    /// Where the gateway sends what is for a workload on `node`.
+    pub(crate) fn towards(&self, node: &NodeName) -> RouteTo {
+        RouteTo::dev(self.node(node).uplink_dev.as_str())
+    }
+
+    /// The gateway's namespace.
+    pub(crate) fn gateway(&self) -> &Netns {
+        &self.gateway
+    }
+
+    /// A workload's address; it must be one of this testbed's.
+    pub(crate) fn service(&self, workload: &WorkloadName) -> &ServiceNet {
+        &self.services[workload]
+    }
+
+    /// A node's place; it must be one of this testbed's.
+    pub(crate) fn node(&self, node: &NodeName) -> &NodeNet {
+        &self.nodes[node]
+    }
+
+    /// The namespace of a workload on a node.
+    pub(crate) fn service_netns(&self, node: &NodeName, workload: &WorkloadName) -> &Netns {
+        &self.service_netns[&(node.clone(), workload.clone())]
+    }
+
+    /// A user's namespace.
+    pub(crate) fn user_netns(&self, user: &UserName) -> &Netns {
+        &self.users[user].netns
+    }
+
+    /// A user's address.
+    pub(crate) fn user_address(&self, user: &UserName) -> Ipv4Addr {
+        self.users[user].address
+    }
+
+    /// What a node's uplink carried and dropped.
+    pub fn uplink_stats(&self, node: &NodeName) -> Option<LinkStats> {
+        self.nodes.get(node).map(|n| n.uplink.stats())
+    }
+
+    /// How late the worst packet left a delay link, over all links: what a busy machine adds to the delays.
+    pub fn worst_lateness(&self) -> Duration {
+        let late = |s: LinkStats| s.a_to_b.worst_late.max(s.b_to_a.worst_late);
+        self.nodes.values().map(|n| late(n.uplink.stats())).max().unwrap_or_default()
+    }
+}
+
+impl NodeNet {
+    /// Where the node sends what is for a workload that has left it.
+    pub(crate) fn back_to_gateway(&self) -> RouteTo {
+        RouteTo::dev("uplink")
+    }
+
+    /// Its address towards other nodes.
+    pub(crate) fn backhaul(&self) -> Ipv4Addr {
+        self.backhaul
+    }
+}
+
+impl ServiceNet {
+    /// Its address.
+    pub(crate) fn ip(&self) -> IpAddr {
+        v4(self.address)
+    }
+
+    /// Where a node sends what is for its own copy.
+    pub(crate) fn local(&self) -> RouteTo {
+        RouteTo::dev(self.dev.as_str())
+    }
+}
+
+/// Removes the namespaces that a killed testbed of this name left behind; returns how many there were.
+pub(crate) fn remove_leftovers(name: &TestbedName) -> Result<usize> {
+    let left = Netns::list(&name.netns_prefix())?;
+    for netns in &left {
+        Netns::remove(netns)?;
+    }
+    Ok(left.len())
+}

@@ -1,0 +1,379 @@
+//! A testbed as a whole: made, used, and gone without a trace.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use godwit_control::Order;
+use godwit_criu::Limit;
+use godwit_migration::{Cancel, Ended, FileJournal, Progress, Request, migrate};
+use godwit_model::{Bytes, NodeName, UserName, WorkloadKind, WorkloadName};
+use godwit_scenario::Scenario;
+use nix::fcntl::{Flock, FlockArg};
+
+use crate::cgroup::Cgroup;
+use crate::container::Container;
+use crate::error::TestbedError;
+use crate::host;
+use crate::mover::{Shared, SourceSide, TargetSide, TrafficSide};
+use crate::name::{MAX_OF_A_KIND, TestbedName};
+use crate::network::{self, Network};
+use crate::node::{Node, NodeConfig, Size};
+use crate::stop::Stop;
+
+type Result<T> = std::result::Result<T, TestbedError>;
+
+/// How long a workload may take until it listens.
+const START_PATIENCE: Duration = Duration::from_secs(15);
+
+/// What a testbed is made of.
+#[derive(Debug)]
+pub struct TestbedConfig<'a> {
+    /// Its name.
+    pub name: TestbedName,
+    /// Godwit's program: nodes start it as their first process, containers as their service.
+    pub program: PathBuf,
+    /// The node image's root file system.
+    pub image: PathBuf,
+    /// Nodes, users and workloads.
+    pub scenario: &'a Scenario,
+}
+
+/// A running testbed; everything of it is gone when this is dropped, and nearly everything when this process dies
+/// ([`remove_leftovers`] does the rest).
+#[derive(Debug)]
+pub struct Testbed {
+    containers: BTreeMap<WorkloadName, Container>,
+    placement: Mutex<BTreeMap<WorkloadName, NodeName>>,
+    journal: Mutex<FileJournal>,
+    // Dropped in this order: processes, then the networks that they are in, then the files.
+    nodes: BTreeMap<NodeName, Node>,
+    network: Network,
+    _pipes: host::PipeSize,
+    _cgroup: GroupGuard,
+    run_dir: RunDir,
+}
+
+/// Removes the testbed's top cgroup, when the nodes' are gone.
+#[derive(Debug)]
+struct GroupGuard(Cgroup);
+
+impl Drop for GroupGuard {
+    fn drop(&mut self) {
+        if let Err(error) = self.0.destroy(Duration::from_secs(5)) {
+            tracing::warn!(%error, "left behind");
+        }
+    }
+}
+
+/// The testbed's directory, and the lock that says that it runs.
+#[derive(Debug)]
+struct RunDir {
+    path: PathBuf,
+    name: TestbedName,
+    lock: Flock<File>,
+}
+
+impl RunDir {
+    fn take(name: &TestbedName) -> Result<Self> {
+        let path = name.run_dir();
+        let file = |what, path: &Path| {
+            let path = path.to_owned();
+            move |source| TestbedError::File { what, path, source }
+        };
+        fs::create_dir_all(&path).map_err(file("make", &path))?;
+        let lock = path.join("lock");
+        let opened = OpenOptions::new().create(true).truncate(false).read(true).write(true).open(&lock);
+        let opened = opened.map_err(file("open", &lock))?;
+        match Flock::lock(opened, FlockArg::LockExclusiveNonblock) {
+            Ok(mut held) => {
+                held.set_len(0).and_then(|()| write!(held, "{}", std::process::id())).map_err(file("write", &lock))?;
+                Ok(Self { path, name: name.clone(), lock: held })
+            }
+            Err(_) => {
+                let pid = fs::read_to_string(&lock).unwrap_or_default();
+                Err(TestbedError::Running { name: name.clone(), pid: pid.trim().to_owned() })
+            }
+        }
+    }
+}
+
+impl Drop for RunDir {
+    fn drop(&mut self) {
+        let _ = &self.lock;
+        if let Err(error) = fs::remove_dir_all(&self.path) {
+            tracing::warn!(path = %self.path.display(), %error, "left behind");
+        }
+        // Only when this was the last testbed.
+        let _ = self.path.parent().map(fs::remove_dir);
+    }
+}
+
+/// Removes what a killed testbed has left behind; returns what that was, for a person. Fails when it still runs.
+pub fn remove_leftovers(name: &TestbedName) -> Result<Vec<String>> {
+    host::require_root()?;
+    let existed = name.run_dir().exists();
+    let run_dir = RunDir::take(name)?;
+    let mut found = sweep(&run_dir)?;
+    if existed {
+        found.push(format!("the directory {}", run_dir.path.display()));
+    }
+    Ok(found)
+}
+
+fn sweep(run_dir: &RunDir) -> Result<Vec<String>> {
+    let mut found = Vec::new();
+    let cgroup = Cgroup::new(run_dir.name.cgroup());
+    if cgroup.dirs().iter().any(|dir| dir.exists()) {
+        cgroup.destroy(Duration::from_secs(10))?;
+        found.push(format!("the cgroup {} and what ran in it", cgroup.oci_path()));
+    }
+    let namespaces = network::remove_leftovers(&run_dir.name)?;
+    if namespaces > 0 {
+        found.push(format!("{namespaces} network namespaces"));
+    }
+    if let Some(size) = host::PipeSize::restore_after_crash(&run_dir.path) {
+        found.push(format!("fs.pipe-max-size (back to {size})"));
+    }
+    for entry in fs::read_dir(&run_dir.path).into_iter().flatten().flatten().filter(|e| e.file_name() != "lock") {
+        let path = entry.path();
+        let removed = if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
+        removed.map_err(|source| TestbedError::File { what: "remove", path, source })?;
+    }
+    Ok(found)
+}
+
+impl Testbed {
+    /// Makes it and starts its workloads; `note` is told what is being done. Whatever fails, nothing stays behind.
+    pub fn up(config: &TestbedConfig<'_>, stop: &Stop, note: &mut dyn FnMut(&str)) -> Result<Self> {
+        let scenario = config.scenario;
+        check(scenario)?;
+        host::require_root()?;
+        host::require_tun()?;
+        host::require_image(&config.image)?;
+        let go_on = || if stop.is_asked() { Err(TestbedError::Interrupted) } else { Ok(()) };
+
+        let run_dir = RunDir::take(&config.name)?;
+        for left in sweep(&run_dir)? {
+            note(&format!("removed what an earlier testbed of this name left behind: {left}"));
+        }
+        let journal = FileJournal::open(&run_dir.path.join("journal.jsonl")).map_err(|e| TestbedError::File {
+            what: "open",
+            path: run_dir.path.clone(),
+            source: io::Error::other(e),
+        })?;
+        let app = install_program(&config.program, &run_dir.path)?;
+        let pipes = host::PipeSize::raise(&run_dir.path);
+        let cgroup = GroupGuard(Cgroup::new(config.name.cgroup()));
+
+        note(&format!("{} nodes, {} users: namespaces and links", scenario.nodes.len(), scenario.users.len()));
+        let nodes: Vec<NodeName> = scenario.nodes.iter().map(|n| n.name.clone()).collect();
+        let users: Vec<UserName> = scenario.users.iter().map(|u| u.name.clone()).collect();
+        let workloads: Vec<WorkloadName> = scenario.workloads.iter().map(|w| w.name.clone()).collect();
+        let network = Network::create(&config.name, &nodes, &users, &workloads)?;
+        go_on()?;
+
+        let mut testbed = Self {
+            containers: scenario.workloads.iter().map(|w| (w.name.clone(), Container::new(w))).collect(),
+            placement: Mutex::default(),
+            journal: Mutex::new(journal),
+            nodes: BTreeMap::new(),
+            network,
+            _pipes: pipes,
+            _cgroup: cgroup,
+            run_dir,
+        };
+        for spec in &scenario.nodes {
+            go_on()?;
+            note(&format!("node {}: {} cores, {}", spec.name, spec.cpu, spec.memory));
+            testbed.start_node(config, &spec.name, Size { cpu: spec.cpu, memory: spec.memory }, &app)?;
+        }
+        for workload in &scenario.workloads {
+            go_on()?;
+            note(&format!("workload {} on {}", workload.name, workload.node));
+            testbed.start_workload(&workload.name, &workload.node, stop)?;
+        }
+        Ok(testbed)
+    }
+
+    fn start_node(&mut self, config: &TestbedConfig<'_>, name: &NodeName, size: Size, app: &Path) -> Result<()> {
+        let node = Node::start(NodeConfig {
+            name,
+            size,
+            netns: &self.network.node(name).netns,
+            cgroup: self._cgroup.0.child(name.as_str()),
+            program: &config.program,
+            image: &config.image,
+            app,
+            scratch: self.run_dir.path.join("nodes").join(name.as_str()),
+        })?;
+        let criu = |source| TestbedError::Criu { node: name.clone(), source };
+        // Also warms CRIU's memory of what the kernel can do, which no migration has to wait for then.
+        let can = godwit_criu::check(&node.env(), &Limit::seconds(20)).map_err(criu)?;
+        if let [first, ..] = can.complaints.as_slice() {
+            tracing::warn!(node = %name, "criu check: {first}");
+        }
+        for container in self.containers.values() {
+            container.prepare(&node, &self.network)?;
+        }
+        self.nodes.insert(name.clone(), node);
+        Ok(())
+    }
+
+    fn start_workload(&self, name: &WorkloadName, node: &NodeName, stop: &Stop) -> Result<()> {
+        let container = &self.containers[name];
+        container.start(self.node(node))?;
+        self.network.place(name, node)?;
+        self.placement().insert(name.clone(), node.clone());
+        self.wait_until_it_listens(container, node, stop)
+    }
+
+    fn wait_until_it_listens(&self, container: &Container, node: &NodeName, stop: &Stop) -> Result<()> {
+        let address = self.service_address(&container.name);
+        let deadline = Instant::now() + START_PATIENCE;
+        loop {
+            let connected =
+                self.network.gateway().enter(|| TcpStream::connect_timeout(&address, Duration::from_secs(1)))?;
+            let Err(error) = connected else { return Ok(()) };
+            container.must_run(self.node(node))?;
+            if stop.is_asked() {
+                return Err(TestbedError::Interrupted);
+            }
+            if Instant::now() >= deadline {
+                return Err(TestbedError::Workload {
+                    workload: container.name.clone(),
+                    node: node.clone(),
+                    why: format!(
+                        "it runs, but does not accept TCP connections at {address} within {} s ({error}); \
+                         does it listen on 0.0.0.0 and port {}?",
+                        START_PATIENCE.as_secs(),
+                        address.port()
+                    ),
+                    source: None,
+                });
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Moves a workload; blocks until it is over.
+    pub fn migrate(&self, order: &Order, cancel: &Cancel, observe: &mut dyn FnMut(Progress)) -> Ended {
+        let container = &self.containers[&order.workload];
+        let between = Shared::default();
+        let (from, to) = (self.network.node(&order.from), self.network.node(&order.to));
+        let mut source = SourceSide::new(self.node(&order.from), container, order.id.0, Rc::clone(&between));
+        let mut target = TargetSide::new(self.node(&order.to), container, from, to, order.id.0, between);
+        let mut traffic = TrafficSide {
+            network: &self.network,
+            service: self.network.service(&order.workload),
+            from,
+            to,
+            towards_source: self.network.towards(&order.from),
+            towards_target: self.network.towards(&order.to),
+            released: None,
+        };
+        let mut journal = JournalOf(&self.journal);
+        let request =
+            Request { id: order.id, workload: order.workload.clone(), from: order.from.clone(), to: order.to.clone() };
+        let ended = migrate(&request, &mut source, &mut target, &mut traffic, &mut journal, cancel, observe);
+        if ended.outcome == godwit_model::Outcome::Done {
+            self.placement().insert(order.workload.clone(), order.to.clone());
+        }
+        ended
+    }
+
+    /// Where every workload runs.
+    pub fn placement(&self) -> MutexGuard<'_, BTreeMap<WorkloadName, NodeName>> {
+        self.placement.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The address and port of a workload.
+    pub fn service_address(&self, workload: &WorkloadName) -> SocketAddr {
+        let address = self.network.service(workload).address;
+        SocketAddr::new(IpAddr::V4(address), self.containers[workload].port)
+    }
+
+    pub(crate) fn container(&self, workload: &WorkloadName) -> &Container {
+        &self.containers[workload]
+    }
+
+    pub(crate) fn node(&self, name: &NodeName) -> &Node {
+        &self.nodes[name]
+    }
+
+    /// The nodes by name.
+    pub fn nodes(&self) -> impl Iterator<Item = &Node> {
+        self.nodes.values()
+    }
+
+    /// The network.
+    pub fn network(&self) -> &Network {
+        &self.network
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &TestbedName {
+        &self.run_dir.name
+    }
+}
+
+/// A journal that migrations of one testbed share.
+struct JournalOf<'a>(&'a Mutex<FileJournal>);
+
+impl godwit_migration::Journal for JournalOf<'_> {
+    fn record(&mut self, entry: &godwit_migration::Entry) -> std::result::Result<(), godwit_migration::JournalError> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).record(entry)
+    }
+}
+
+/// What this world does not have.
+fn check(scenario: &Scenario) -> Result<()> {
+    if let Some(vm) = scenario.workloads.iter().find(|w| w.kind == WorkloadKind::Vm) {
+        return Err(TestbedError::Unsupported(format!(
+            "workload {} is a virtual machine, and the testbed has containers only so far; try --world sim",
+            vm.name
+        )));
+    }
+    for (kind, count) in
+        [("nodes", scenario.nodes.len()), ("users", scenario.users.len()), ("workloads", scenario.workloads.len())]
+    {
+        if count > MAX_OF_A_KIND {
+            return Err(TestbedError::Unsupported(format!(
+                "{count} {kind} are more than the {MAX_OF_A_KIND} that a testbed has addresses for; try --world sim"
+            )));
+        }
+    }
+    if let Some(big) = scenario
+        .workloads
+        .iter()
+        .find(|w| scenario.node(w.node.as_str()).is_some_and(|node| node.memory < w.memory + Bytes(16 << 20)))
+    {
+        return Err(TestbedError::Unsupported(format!(
+            "workload {} holds {}, more than its node {} has",
+            big.name, big.memory, big.node
+        )));
+    }
+    Ok(())
+}
+
+/// Makes the layer of a container's root file system that has Godwit's program in it.
+fn install_program(program: &Path, run_dir: &Path) -> Result<PathBuf> {
+    let layer = run_dir.join("app");
+    let target = layer.join(crate::container::PROGRAM.trim_start_matches('/'));
+    let file = |what, path: &Path| {
+        let path = path.to_owned();
+        move |source| TestbedError::File { what, path, source }
+    };
+    let dir = target.parent().unwrap_or(&layer);
+    fs::create_dir_all(dir).map_err(file("make", dir))?;
+    fs::copy(program, &target).map_err(file("copy", program))?;
+    fs::set_permissions(&target, fs::Permissions::from_mode(0o755)).map_err(file("make executable", &target))?;
+    Ok(layer)
+}
