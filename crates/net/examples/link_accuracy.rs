@@ -4,6 +4,8 @@
 //! cargo run --release -p godwit-net --example link_accuracy             # as root
 //! cargo run --release -p godwit-net --example link_accuracy -- --load 4  # beside 4 busy processes
 //! ```
+//! `--netem` measures a link that the kernel delays instead, where the kernel can.
+//!
 //! Beside busy processes the threads that measure wait for a processor like anyone else's, and that shows in the
 //! table. To see the link alone, start this with `chrt -f 5`: the busy processes stay ordinary.
 
@@ -13,7 +15,7 @@ use std::process::{Child, Command};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use godwit_net::{DelayLink, End, LinkConfig, LinkStats, Netns, Result, netem_supported};
+use godwit_net::{Backend, End, Link, LinkConfig, LinkStats, Netns, Result, netem_supported};
 
 const RTTS_MS: [u32; 5] = [0, 5, 30, 60, 100];
 const PING_TIME: Duration = Duration::from_secs(4);
@@ -29,12 +31,18 @@ fn main() -> Result<()> {
         ns.set_sysctl("net.ipv4.tcp_wmem", "4096 16384 67108864")?;
         ns.set_sysctl("net.ipv4.tcp_rmem", "4096 131072 67108864")?;
     }
-    let link = DelayLink::spawn(LinkConfig::new(
+    let config = LinkConfig::new(
         End::new(&a, "to-b").addr("10.1.0.1/24".parse()?),
         End::new(&b, "to-a").addr("10.1.0.2/24".parse()?),
-    ))?;
+    );
+    let backend = if std::env::args().any(|a| a == "--netem") { Backend::Netem } else { Backend::Userspace };
+    let link = Link::spawn(config, backend)?;
     let cores = thread::available_parallelism().map_or(0, usize::from);
-    println!("{cores} cores, {load} busy processes, link thread: {}", link.priority());
+    let keeper = match &link {
+        Link::Userspace(link) => format!("thread, {}", link.priority()),
+        _ => "netem".into(),
+    };
+    println!("{cores} cores, {load} busy processes, link kept by: {keeper}");
     match netem_supported() {
         Ok(()) => println!("netem: in this kernel"),
         Err(_) => println!("netem: not in this kernel"),
@@ -43,25 +51,25 @@ fn main() -> Result<()> {
 
     println!("\nasked RTT  median   p5       p95      max      round trips   (ms, UDP, 64 bytes)");
     for rtt in RTTS_MS {
-        link.set_delay(Duration::from_millis(rtt.into()) / 2);
+        link.set_delay(Duration::from_millis(rtt.into()) / 2)?;
         let mut times = pings(&a, &b);
         times.sort_unstable();
         let at = |q: f64| times[((times.len() - 1) as f64 * q) as usize].as_secs_f64() * 1e3;
         println!("{rtt:<9}  {:<7.3}  {:<7.3}  {:<7.3}  {:<7.3}  {}", at(0.5), at(0.05), at(0.95), at(1.0), times.len());
     }
-    let pinged = link.stats();
+    let pinged = link.stats()?;
     println!("left late by > 0.5 ms: {} of {}, worst {:?}", late(&pinged), packets(&pinged), worst(&pinged));
     println!(
         "\nasked RTT  median  min     max     (Mbit/s, one TCP stream, {BULK_RUNS} runs of {} s)",
         BULK_TIME.as_secs()
     );
     for rtt in RTTS_MS {
-        link.set_delay(Duration::from_millis(rtt.into()) / 2);
+        link.set_delay(Duration::from_millis(rtt.into()) / 2)?;
         let mut rates: Vec<f64> = (0..BULK_RUNS).map(|_| bulk(&a, &b)).collect();
         rates.sort_by(f64::total_cmp);
         println!("{rtt:<9}  {:<6.0}  {:<6.0}  {:<6.0}", rates[BULK_RUNS / 2], rates[0], rates[BULK_RUNS - 1]);
     }
-    let all = link.stats();
+    let all = link.stats()?;
     println!("left late by > 0.5 ms: {} of {}, worst {:?}", late(&all), packets(&all), worst(&all));
     println!("dropped: {}", all.a_to_b.overflowed + all.b_to_a.overflowed);
     for process in &mut busy {

@@ -9,7 +9,8 @@
 //! ```
 //! - [`Netns`]: a named namespace, where `ip netns`, runc and CRIU find it.
 //! - [`Netlink`]: an open socket in a namespace for links, addresses, [`Route`]s, neighbours and [`Rule`]s.
-//! - [`DelayLink`]: two TUN devices joined by a thread that delays packets, by default and by peer.
+//! - [`DelayLink`]: two TUN devices joined by a thread that delays packets, by default and by peer. Beside it
+//!   [`NetemLink`], which leaves that to the kernel; [`Link`] is either.
 //! - [`PacketHold`]: keeps the packets to a service address and replays them in order to its new place.
 //!
 //! # What it guarantees

@@ -4,8 +4,11 @@ mod support;
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, TcpListener, TcpStream, UdpSocket};
+use std::time::Duration;
 
-use godwit_net::{HoldOptions, NetError, Netlink, Netns, Packet, PacketHold, Prefix, Route, RouteTo};
+use godwit_net::{
+    DelayLink, End, HoldOptions, LinkConfig, NetError, Netlink, Netns, Packet, PacketHold, Prefix, Route, RouteTo,
+};
 use support::{PATIENCE, can_run, default_via, forward, join, netns, until};
 
 /// A user, a gateway, and two nodes that both have the service addresses.
@@ -153,30 +156,87 @@ fn a_tcp_stream_survives_capture_and_release() {
         [(ip(V4), RouteTo::dev("node1b").via(ip("10.3.0.2"))), (ip(V6), RouteTo::dev("node1").via(ip("fd01::2")))]
     {
         let listener = world.nodes[0].enter(|| TcpListener::bind((service, 9000)).unwrap()).unwrap();
-        let mut client =
+        let client =
             world.user.enter(|| TcpStream::connect_timeout(&(service, 9000).into(), PATIENCE).unwrap()).unwrap();
-        let (mut server, _) = listener.accept().unwrap();
-        server.set_read_timeout(Some(PATIENCE)).unwrap();
-        let sent: Vec<u8> = (0..8_000_000u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
-        let expected = sent.clone();
-        let mut got = vec![0; 100_000];
-        let writer = std::thread::spawn(move || client.write_all(&sent));
-        server.read_exact(&mut got).unwrap();
-        // Again and again, while the stream runs; veth leaves checksums unfinished and segments uncut, as always.
-        for round in 0..5 {
+        let (server, _) = listener.accept().unwrap();
+        // Veth leaves checksums unfinished and segments uncut, as always.
+        pour(client, server, |round, write| {
             hold.capture(service).unwrap();
+            write();
             until("something is kept", || hold.stats(service).unwrap().packets > 0);
             let way = if round % 2 == 0 { other_way.clone() } else { to(1, service) };
             let stats = hold.release(service, &way).unwrap();
             assert_eq!((stats.dropped, stats.refused), (0, 0));
-            let more = got.len();
-            got.resize(more + 500_000, 0);
-            server.read_exact(&mut got[more..]).unwrap();
-        }
-        server.read_to_end(&mut got).unwrap();
-        writer.join().unwrap().unwrap();
-        assert!(got == expected, "{} of {} bytes", got.len(), expected.len());
+        });
     }
+}
+
+/// Sends a stream in pieces, one of them in the midst of each move, while the one before may still be under way; checks
+/// every byte.
+fn pour(mut client: TcpStream, mut server: TcpStream, mut change: impl FnMut(usize, &dyn Fn())) {
+    const ROUNDS: usize = 6;
+    const PIECE: usize = 1_000_000;
+    let sent: Vec<u8> = (0..(2 * ROUNDS * PIECE) as u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+    server.set_read_timeout(Some(PATIENCE)).unwrap();
+    std::thread::scope(|scope| {
+        let (go, gone) = std::sync::mpsc::channel();
+        let pieces = sent.chunks(PIECE);
+        let writer = scope.spawn(move || {
+            for piece in pieces {
+                gone.recv().unwrap();
+                client.write_all(piece).unwrap();
+            }
+        });
+        let write = || go.send(()).unwrap();
+        let mut got = vec![0; sent.len()];
+        for round in 0..ROUNDS {
+            let at = 2 * round * PIECE;
+            write();
+            server.read_exact(&mut got[at..at + PIECE / 10]).unwrap();
+            change(round, &write);
+            server.read_exact(&mut got[at + PIECE / 10..at + 2 * PIECE]).unwrap();
+        }
+        writer.join().unwrap();
+        assert!(got == sent, "bytes were changed");
+        assert_eq!(server.read(&mut got).unwrap(), 0, "bytes were added");
+    });
+}
+
+/// Over delay links packets are 64 KiB segments with unfinished checksums until they reach the hold.
+#[test]
+fn a_tcp_stream_over_delay_links_survives_too() {
+    if !can_run() {
+        return;
+    }
+    let (user, gw, node) = (netns("user"), netns("gw"), netns("node"));
+    forward(&gw);
+    let link = |ns, net: u8, dev: &str| {
+        let gateway = End::new(&gw, dev).addr(support::prefix(&format!("10.{net}.0.1/24")));
+        let end = End::new(ns, &format!("up{net}")).addr(support::prefix(&format!("10.{net}.0.2/24")));
+        DelayLink::spawn(LinkConfig::new(gateway, end).delay(Duration::from_millis(1))).unwrap()
+    };
+    let links = [link(&user, 0, "user"), link(&node, 1, "one"), link(&node, 2, "two-way")];
+    default_via(&user, "10.0.0.1");
+    default_via(&node, "10.1.0.1");
+    let service = ip(V4);
+    Netlink::open(&node).unwrap().add_addr("lo", Prefix::host(service)).unwrap();
+    node.set_sysctl("net.ipv4.conf.all.rp_filter", "0").unwrap();
+    let ways = [RouteTo::dev("one"), RouteTo::dev("two-way")];
+    Netlink::open(&gw).unwrap().replace_route(&ways[0].route(service)).unwrap();
+    let hold = PacketHold::open(&gw, "hold0").unwrap();
+
+    let listener = node.enter(|| TcpListener::bind((service, 9000)).unwrap()).unwrap();
+    let client = user.enter(|| TcpStream::connect_timeout(&(service, 9000).into(), PATIENCE).unwrap()).unwrap();
+    let (server, _) = listener.accept().unwrap();
+    pour(client, server, |round, write| {
+        hold.capture(service).unwrap();
+        write();
+        until("something is kept", || hold.stats(service).unwrap().packets > 0);
+        let stats = hold.release(service, &ways[(round + 1) % 2]).unwrap();
+        assert_eq!((stats.dropped, stats.refused), (0, 0));
+    });
+    drop(hold);
+    drop(links);
 }
 
 #[test]

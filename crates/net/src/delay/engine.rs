@@ -44,7 +44,7 @@ struct Way {
 
 /// The shape, in the form in which a packet needs it.
 struct Plan {
-    shape: Shape,
+    shape: Arc<Shape>,
     delay: Nanos,
     jitter: Nanos,
     peers: HashMap<IpAddr, (Class, Nanos)>,
@@ -232,7 +232,7 @@ impl Engine {
         Frame { buffer: std::mem::replace(&mut self.buffer, next), len }
     }
 
-    fn plan_for(&mut self, shape: Shape) -> Plan {
+    fn plan_for(&mut self, shape: Arc<Shape>) -> Plan {
         let nanos = |d: Duration| d.as_nanos() as Nanos;
         let mut peers = HashMap::with_capacity(shape.peers.len());
         for (peer, delay) in &shape.peers {
