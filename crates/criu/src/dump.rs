@@ -26,9 +26,13 @@ use crate::rpc::{CgroupMode, NetworkLock, Opts, Req, ReqType};
 use crate::runc::{Runc, Status};
 use crate::sockets;
 use crate::swrk::{Said, Swrk};
+use crate::tmpfs;
 
 /// The notification in which CRIU waits for the decision.
 const HOLD: &str = "post-dump";
+
+/// CRIU's logs of levels up to this are kept only when something fails.
+const QUIET: u8 = 2;
 
 /// How long CRIU may take to let go by itself.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -95,7 +99,11 @@ struct Source {
     id: String,
     freezer: Freezer,
     freezer_inside: PathBuf,
+    /// Its first process, as the node sees it.
     init: i32,
+    /// And as the host does.
+    host_init: i32,
+    version: Version,
     rootfs: PathBuf,
     images: ImagesDir,
     options: DumpOptions,
@@ -109,7 +117,6 @@ pub struct PreparedDump {
     source: Source,
     swrk: Swrk,
     images_fd: RawFd,
-    version: Version,
 }
 
 /// The container stands; nothing is dumped yet.
@@ -158,13 +165,15 @@ impl PreparedDump {
             freezer,
             freezer_inside: cgroups.freezer_inside()?.to_path_buf(),
             init,
+            host_init,
+            version,
             rootfs: state.rootfs()?,
             images,
             options,
             plan,
             times: DumpTimes::default(),
         };
-        Ok(Self { source, swrk, images_fd: numbers[0], version })
+        Ok(Self { source, swrk, images_fd: numbers[0] })
     }
 
     /// What the target needs to know to prepare.
@@ -174,7 +183,7 @@ impl PreparedDump {
 
     /// The version of the CRIU that will dump.
     pub fn version(&self) -> Version {
-        self.version
+        self.source.version
     }
 
     /// Stops the container. **Before this call** the service's packets have to be kept from its network namespace:
@@ -200,19 +209,22 @@ impl FrozenDump {
         // Always there: only this call and drop take it.
         let Some((mut source, mut swrk, images_fd)) = self.inner.take() else { unreachable!("taken once") };
         let start = Instant::now();
-        let said = swrk.send(&source.request(images_fd, limit)).and_then(|()| swrk.run_to(Some(HOLD), limit));
-        let log = source.images.log("dump");
+        let request = source.request(&swrk, images_fd, limit);
+        let said = source.beside_tmpfs(limit, || swrk.send(&request).and_then(|()| swrk.run_to(Some(HOLD), limit)));
         let error = match said {
             Ok(Said::Notification { .. }) => {
                 source.times.dump = start.elapsed();
+                if source.options.log_level > QUIET {
+                    swrk.keep_log(&source.images);
+                }
                 // CRIU thaws the cgroup once it has the tasks in its own hands.
                 match source.freezer.ask() {
                     Ok(()) => return Ok(HeldDump { inner: Some((source, swrk)) }),
                     Err(e) => e,
                 }
             }
-            Ok(Said::Answer(resp)) => swrk.failed(&resp, &log),
-            Ok(Said::Closed) => swrk.died(Some(&log)),
+            Ok(Said::Answer(resp)) => swrk.failed(&resp, &source.images),
+            Ok(Said::Closed) => swrk.died(Some(&source.images)),
             Err(e) => e,
         };
         let released = release(source, swrk);
@@ -225,6 +237,11 @@ impl FrozenDump {
             Some((source, ..)) => source.freezer.thaw(),
             None => Ok(()),
         }
+    }
+
+    /// The host's pid of the CRIU that will dump.
+    pub fn criu_pid(&self) -> i32 {
+        self.inner.as_ref().map_or(0, |(_, swrk, _)| swrk.pid())
     }
 
     /// How long the freeze took.
@@ -245,6 +262,11 @@ impl HeldDump {
     /// The images.
     pub fn images(&self) -> &ImagesDir {
         &self.source().images
+    }
+
+    /// What the target needs to know.
+    pub fn plan(&self) -> &RestorePlan {
+        &self.source().plan
     }
 
     /// How long the freeze and the dump took.
@@ -365,10 +387,28 @@ fn release(source: Source, mut swrk: Swrk) -> (ReleasedDump, Result<()>) {
 }
 
 impl Source {
-    fn request(&self, images_fd: RawFd, limit: &Limit) -> Req {
+    /// Runs `dump`, and meanwhile saves what is in the container's tmpfs mounts: nothing runs that could change it.
+    fn beside_tmpfs<T>(&self, limit: &Limit, dump: impl FnOnce() -> Result<T>) -> Result<T> {
+        let with_files = tmpfs::with_files(&self.plan, self.host_init)?;
+        if with_files.is_empty() {
+            return dump();
+        }
+        std::thread::scope(|scope| {
+            let images = &self.images;
+            let saved = scope
+                .spawn(move || with_files.iter().try_for_each(|(mount, dir)| tmpfs::save(mount, dir, images, limit)));
+            let dumped = dump();
+            match saved.join() {
+                Ok(saved) => saved.and(dumped),
+                Err(panic) => std::panic::resume_unwind(panic),
+            }
+        })
+    }
+
+    fn request(&self, swrk: &Swrk, images_fd: RawFd, limit: &Limit) -> Req {
         let options = &self.options;
         let external = self.plan.external.iter().map(|m| format!("mnt[{}]:{}", m.mountpoint, m.key)).collect();
-        let opts = Opts {
+        let mut opts = Opts {
             images_dir_fd: -1,
             // CRIU resolves images_dir_fd in its client's /proc, which a client outside its pid namespace has not.
             images_dir: Some(format!("/proc/self/fd/{images_fd}")),
@@ -391,10 +431,9 @@ impl Source {
             freeze_cgroup: Some(self.freezer_inside.display().to_string()),
             // CRIU's own alarm cleans up where ours has to kill: let it be the first.
             timeout: Some(u32::try_from(limit.left().as_secs()).unwrap_or(u32::MAX).max(1)),
-            log_level: Some(options.log_level.into()),
-            log_file: Some("dump.log".into()),
             ..Opts::default()
         };
+        swrk.log_to(&mut opts, self.version, options.log_level);
         Req { r#type: ReqType::Dump.into(), opts: Some(opts), ..Req::default() }
     }
 }

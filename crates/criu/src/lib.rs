@@ -17,6 +17,10 @@
 //!   when CRIU has been killed meanwhile; until [`HeldRestore::resume`] the target can be made as it was by
 //!   [`HeldRestore::abort`]. Neither sends a FIN or RST. Dropping does the same.
 //! - An order of calls that makes no sense does not compile.
+//!   The exception: a CRIU that somebody else kills in the middle of the dump itself (some 10 ms, while its code is
+//!   inside the tasks and their sockets are in its hands) lets them run at once, before anybody can freeze them.
+//!   Then the container mostly lives and its connections mostly do not. CRIU is exempt from the OOM killer where
+//!   that may be asked for; our own time-outs freeze first and kill then.
 //! - Every call that waits has a [`Limit`]; what it started is ended when the limit is over.
 //! - Before and after, the container is a normal container of the node's runc.
 //!
@@ -46,6 +50,7 @@ mod stage;
 mod state;
 mod swrk;
 mod sys;
+mod tmpfs;
 
 pub use cgroup::Freezer;
 pub use check::{Capabilities, Version, check};

@@ -20,23 +20,27 @@ pub struct ExternalMount {
     pub key: String,
     /// Its place in the container.
     pub mountpoint: String,
+    /// Whether files in it are the container's own and move with it (a tmpfs), beside CRIU's images.
+    #[serde(default)]
+    pub content: bool,
 }
 
 /// Which of a container's mounts are left out of the images.
 ///
-/// Binds have to be: CRIU cannot follow them out of the container. `/dev` holds what the runtime puts there, and
-/// leaving it out saves running tar at both ends. The rest is the container's own and moves with it: a tmpfs
-/// has files in it, and proc is made anew for the new pid namespace.
+/// Binds have to be: CRIU cannot follow them out of the container. `/dev` holds what the runtime puts there. Any
+/// other tmpfs is left out too because we carry its files faster than CRIU does. The rest is made anew by CRIU, like
+/// proc for the new pid namespace.
 pub(crate) fn external_mounts(mounts: &[MountInfo]) -> Vec<ExternalMount> {
-    let own = ["tmpfs", "proc", "sysfs", "devpts", "mqueue"];
+    let own = ["proc", "sysfs", "devpts", "mqueue"];
     let mut external: Vec<ExternalMount> = Vec::new();
     for mount in mounts.iter().filter(|m| m.mountpoint != "/") {
         let is_own = own.contains(&mount.fstype.as_str()) && mount.root == "/";
         // A bind of the container's own /proc/sys onto itself, to make it read-only, is not from outside.
         let is_of_own_proc = mount.fstype == "proc" && mount.mountpoint.starts_with("/proc/");
-        if (!is_own && !is_of_own_proc) || mount.mountpoint == "/dev" {
+        if !is_own && !is_of_own_proc {
             let key = format!("godwit{}", external.len());
-            external.push(ExternalMount { key, mountpoint: mount.mountpoint.clone() });
+            let content = mount.fstype == "tmpfs" && mount.root == "/" && mount.mountpoint != "/dev";
+            external.push(ExternalMount { key, mountpoint: mount.mountpoint.clone(), content });
         }
     }
     external
@@ -51,7 +55,7 @@ mod tests {
     }
 
     #[test]
-    fn binds_and_dev_are_external_and_the_containers_own_mounts_are_not() {
+    fn what_criu_need_not_make_is_external_and_a_tmpfs_has_content() {
         let mounts = [
             mount("/x/rootfs", "/", "overlay"),
             mount("/", "/proc", "proc"),
@@ -62,8 +66,8 @@ mod tests {
             mount("/data", "/data", "ext4"),
         ];
         let external = external_mounts(&mounts);
-        let places: Vec<_> = external.iter().map(|e| e.mountpoint.as_str()).collect();
-        assert_eq!(places, ["/dev", "/proc/kcore", "/data"]);
+        let places: Vec<_> = external.iter().map(|e| (e.mountpoint.as_str(), e.content)).collect();
+        assert_eq!(places, [("/dev", false), ("/proc/kcore", false), ("/tmp", true), ("/data", false)]);
         assert_ne!(external[0].key, external[1].key);
     }
 }

@@ -33,6 +33,7 @@ use crate::stage::Stage;
 use crate::state::StateFile;
 use crate::swrk::{Said, Swrk};
 use crate::sys;
+use crate::tmpfs;
 
 /// The last notification in which sockets are still in repair mode. After it CRIU takes them out and lets the
 /// tasks go; a later "pre-resume" could not be refused any more.
@@ -40,6 +41,9 @@ const HOLD: &str = "post-restore";
 
 /// Sent when the tasks run.
 const RUNNING: &str = "post-resume";
+
+/// CRIU's logs of levels up to this are kept only when something fails.
+const QUIET: u8 = 2;
 
 /// How long CRIU may take to give up by itself.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -99,9 +103,10 @@ struct Target {
 pub struct PreparedRestore {
     swrk: Swrk,
     target: Target,
-    request: Req,
+    request: Opts,
     version: Version,
-    descriptors: Vec<String>,
+    log_level: u8,
+    plan: RestorePlan,
 }
 
 /// The processes exist and wait for the decision.
@@ -175,7 +180,8 @@ impl PreparedRestore {
         let version = check::ask_version(&mut swrk, limit)?;
         let inherit =
             pipes.iter().zip(&numbers[1..]).map(|((key, _), fd)| InheritFd { key: key.to_string(), fd: *fd }).collect();
-        let request = request(&stage, plan, inherit, numbers[0], options.log_level);
+        let mut request = request(&stage, plan, inherit, numbers[0]);
+        swrk.log_to(&mut request, version, options.log_level);
 
         // The shell has served; CRIU's processes take its place. Until then runc calls the container stopped.
         let pidfd = sys::pidfd_open(shell).context(|| "watch the container's shell".into())?;
@@ -193,12 +199,17 @@ impl PreparedRestore {
             times: RestoreTimes::default(),
             ours: true,
         };
-        Ok(Self { target, swrk, request, version, descriptors: plan.descriptors.clone() })
+        Ok(Self { target, swrk, request, version, log_level: options.log_level, plan: plan.clone() })
     }
 
     /// Where the images have to be before [`PreparedRestore::restore`].
     pub fn images(&self) -> &ImagesDir {
         &self.target.images
+    }
+
+    /// The host's pid of the CRIU that will restore.
+    pub fn criu_pid(&self) -> i32 {
+        self.swrk.pid()
     }
 
     /// The version of the CRIU that will restore.
@@ -209,21 +220,27 @@ impl PreparedRestore {
     /// Restores up to the point where the processes could run. On an error the node is as it was before
     /// [`PreparedRestore::new`].
     pub fn restore(self, limit: &Limit) -> Result<HeldRestore> {
-        let Self { mut swrk, mut target, request, descriptors, .. } = self;
+        let Self { mut swrk, mut target, request, log_level, plan, .. } = self;
         let start = Instant::now();
-        let said = swrk.send(&request).and_then(|()| swrk.run_to(Some(HOLD), limit));
-        let log = target.images.log("restore");
+        let req = Req { r#type: ReqType::Restore.into(), opts: Some(request), ..Req::default() };
+        let said = target
+            .load_tmpfs(&plan, limit)
+            .and_then(|()| swrk.send(&req))
+            .and_then(|()| swrk.run_to(Some(HOLD), limit));
         let error = match said {
-            Ok(Said::Notification { pid: Some(pid), .. }) => match target.adopt(pid, &descriptors) {
+            Ok(Said::Notification { pid: Some(pid), .. }) => match target.adopt(pid, &plan.descriptors) {
                 Ok(host_pid) => {
                     target.times.restore = start.elapsed();
+                    if log_level > QUIET {
+                        swrk.keep_log(&target.images);
+                    }
                     return Ok(HeldRestore { swrk, target, pid, host_pid });
                 }
                 Err(e) => e,
             },
             Ok(Said::Notification { script, .. }) => swrk.surprise(&script),
-            Ok(Said::Answer(resp)) => swrk.failed(&resp, &log),
-            Ok(Said::Closed) => swrk.died(Some(&log)),
+            Ok(Said::Answer(resp)) => swrk.failed(&resp, &target.images),
+            Ok(Said::Closed) => swrk.died(Some(&target.images)),
             Err(e) => e,
         };
         Err(error.and_then_failed(target.undo(swrk)))
@@ -260,15 +277,14 @@ impl HeldRestore {
         let Self { mut swrk, mut target, pid, host_pid } = self;
         let start = Instant::now();
         let said = swrk.answer(true).and_then(|()| swrk.run_to(Some(RUNNING), limit));
-        let log = target.images.log("restore");
         let error = match said {
             Ok(Said::Notification { .. }) => {
                 target.times.resume = start.elapsed();
                 target.ours = false;
                 return Ok(RestoredContainer { swrk, target, pid, host_pid });
             }
-            Ok(Said::Answer(resp)) => swrk.failed(&resp, &log),
-            Ok(Said::Closed) => swrk.died(Some(&log)),
+            Ok(Said::Answer(resp)) => swrk.failed(&resp, &target.images),
+            Ok(Said::Closed) => swrk.died(Some(&target.images)),
             Err(e) => e,
         };
         Err(error.and_then_failed(target.undo(swrk)))
@@ -311,6 +327,12 @@ impl RestoredContainer {
 }
 
 impl Target {
+    /// Puts back what was in the container's tmpfs mounts.
+    fn load_tmpfs(&self, plan: &RestorePlan, limit: &Limit) -> Result<()> {
+        let Some(stage) = &self.stage else { return Ok(()) };
+        tmpfs::load(&plan.external, |n| stage.host_place(n), &self.images, limit)
+    }
+
     /// Enters the restored first process into runc's record, and returns the host's pid of it.
     fn adopt(&mut self, pid: i32, descriptors: &[String]) -> Result<i32> {
         let host_pid = process::host_pid(&self.env, pid, &self.freezer.pids()?)?;
@@ -352,8 +374,8 @@ impl Drop for Target {
     }
 }
 
-fn request(stage: &Stage, plan: &RestorePlan, inherit_fd: Vec<InheritFd>, images_fd: RawFd, log_level: u8) -> Req {
-    let opts = Opts {
+fn request(stage: &Stage, plan: &RestorePlan, inherit_fd: Vec<InheritFd>, images_fd: RawFd) -> Opts {
+    Opts {
         images_dir_fd: -1,
         // CRIU resolves images_dir_fd in its client's /proc, which a client outside its pid namespace has not.
         images_dir: Some(format!("/proc/self/fd/{images_fd}")),
@@ -370,9 +392,6 @@ fn request(stage: &Stage, plan: &RestorePlan, inherit_fd: Vec<InheritFd>, images
         network_lock: Some(NetworkLock::Skip.into()),
         // CRIU is in the container's cgroups, and so are its children.
         manage_cgroups_mode: Some(CgroupMode::Ignore.into()),
-        log_level: Some(log_level.into()),
-        log_file: Some("restore.log".into()),
         ..Opts::default()
-    };
-    Req { r#type: ReqType::Restore.into(), opts: Some(opts), ..Req::default() }
+    }
 }

@@ -91,6 +91,9 @@ pub(crate) struct Opts {
     pub network_lock: Option<i32>,
     #[prost(bool, optional, tag = "65")]
     pub mntns_compat_mode: Option<bool>,
+    /// Since CRIU 4.2; counts where `log_file` is not set.
+    #[prost(bool, optional, tag = "71")]
+    pub log_to_stderr: Option<bool>,
 }
 
 #[derive(Clone, Copy, PartialEq, Message)]

@@ -70,6 +70,11 @@ impl Stage {
         self.unmount()
     }
 
+    /// Where the host finds the `n`th external mount.
+    pub(crate) fn host_place(&self, n: usize) -> PathBuf {
+        self.env.host_path(self.place(n + 1))
+    }
+
     fn place(&self, n: usize) -> PathBuf {
         self.dir.join(if n == 0 { "root".into() } else { format!("mount{n}") })
     }

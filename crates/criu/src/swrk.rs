@@ -1,19 +1,25 @@
 //! One CRIU service worker: `criu swrk FD`, spoken to over a SOCK_SEQPACKET pair.
 
-use std::fs;
+use std::fs::{self, File};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
-use std::path::Path;
+use std::os::unix::fs::FileExt;
 
 use nix::errno::Errno;
 use nix::poll::PollFlags;
+use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, recv, send, socketpair};
 use prost::Message;
 
+use crate::check::Version;
 use crate::error::{Context, Error, Result};
+use crate::images::ImagesDir;
 use crate::limit::Limit;
 use crate::log;
 use crate::node::{NodeChild, NodeEnv};
-use crate::rpc::{Notify, Req, ReqType, Resp};
+use crate::rpc::{Notify, Opts, Req, ReqType, Resp};
+
+/// The first CRIU that logs to standard error when asked by RPC.
+const LOGS_TO_STDERR: Version = Version { major: 4, minor: 2, patch: 0 };
 
 /// Larger than any answer of CRIU.
 const MESSAGE_ROOM: usize = 64 * 1024;
@@ -24,6 +30,8 @@ pub(crate) struct Swrk {
     verb: &'static str,
     socket: OwnedFd,
     child: NodeChild,
+    /// Its standard error: a log that does not fail when the images' tmpfs is full.
+    log: File,
 }
 
 /// What CRIU says.
@@ -33,7 +41,7 @@ pub(crate) enum Said {
     Notification { script: String, pid: Option<i32> },
     /// The request's result.
     Answer(Box<Resp>),
-    /// It closed the socket: it died or gave up.
+    /// It is gone, or has closed its socket.
     Closed,
 }
 
@@ -45,8 +53,13 @@ impl Swrk {
         let mut command = env.command("criu");
         let socket_number = command.fd(&theirs)?;
         let numbers = fds.iter().map(|fd| command.fd(fd)).collect::<Result<_>>()?;
-        let child = command.args(["swrk", &socket_number.to_string()]).spawn()?;
-        Ok((Self { verb, socket, child }, numbers))
+        let log = memfd_create("criu-log", MFdFlags::MFD_CLOEXEC).context(|| "make a memory file".into())?;
+        let log = File::from(log);
+        let stderr = log.try_clone().context(|| "duplicate a memory file".into())?;
+        let child = command.args(["swrk", &socket_number.to_string()]).stderr(stderr).spawn()?;
+        // A killed CRIU does harm. It takes CAP_SYS_RESOURCE; without it there is nothing to be done.
+        let _ = fs::write(format!("/proc/{}/oom_score_adj", child.pid()), "-1000");
+        Ok((Self { verb, socket, child, log }, numbers))
     }
 
     pub(crate) fn pid(&self) -> i32 {
@@ -69,10 +82,13 @@ impl Swrk {
     /// caller's to know.
     pub(crate) fn next(&self, limit: &Limit) -> Result<Said> {
         let what = format!("criu {}", self.verb);
-        limit.wait_any(&[self.socket.as_fd()], PollFlags::POLLIN, &what)?;
+        // Its end too: processes that it has forked may hold its side of the socket open after it.
+        limit.wait_any(&[self.socket.as_fd(), self.child.pidfd().as_fd()], PollFlags::POLLIN, &what)?;
         let mut room = vec![0; MESSAGE_ROOM];
         let n = match recv(self.socket.as_raw_fd(), &mut room, MsgFlags::MSG_DONTWAIT) {
             Ok(0) | Err(Errno::ECONNRESET | Errno::EPIPE) => return Ok(Said::Closed),
+            // Nothing to read, so it was its end.
+            Err(Errno::EAGAIN) => return Ok(Said::Closed),
             Ok(n) => n,
             Err(e) => return Err(e).context(|| "read criu's answer".into()),
         };
@@ -120,33 +136,65 @@ impl Swrk {
         self.child.kill();
     }
 
+    /// Makes a request log where [`Swrk::keep_log`] and the errors look for it.
+    pub(crate) fn log_to(&self, opts: &mut Opts, version: Version, level: u8) {
+        opts.log_level = Some(level.into());
+        if version < LOGS_TO_STDERR {
+            opts.log_file = Some(format!("{}.log", self.verb));
+        } else {
+            opts.log_to_stderr = Some(true);
+        }
+    }
+
+    /// Writes the log beside the images, for whoever wants to know more.
+    pub(crate) fn keep_log(&self, images: &ImagesDir) {
+        let text = self.log_text();
+        if !text.is_empty() {
+            // Without it the errors still say why.
+            let _ = fs::write(images.log(self.verb), text);
+        }
+    }
+
+    fn log_text(&self) -> String {
+        let mut bytes = vec![0; self.log.metadata().map_or(0, |m| m.len()) as usize];
+        let n = self.log.read_at(&mut bytes, 0).unwrap_or(0);
+        String::from_utf8_lossy(&bytes[..n]).into_owned()
+    }
+
+    /// The lines of its log that say why, wherever it logs.
+    fn why(&self, images: Option<&ImagesDir>) -> Vec<String> {
+        let lines = log::decisive(&self.log_text());
+        let Some(images) = images.filter(|_| lines.is_empty()) else { return lines };
+        log::decisive(&String::from_utf8_lossy(&fs::read(images.log(self.verb)).unwrap_or_default()))
+    }
+
     /// The error of a worker that closed its socket without an answer.
-    pub(crate) fn died(&mut self, log: Option<&Path>) -> Error {
+    pub(crate) fn died(&mut self, images: Option<&ImagesDir>) -> Error {
         // The socket closes an instant before the process is gone.
         let _ = Limit::seconds(1).wait_readable(self.child.pidfd(), "criu's end");
-        let mut lines = log.map(decisive_lines).unwrap_or_default();
+        let mut lines = self.why(images);
         lines.push(self.child.ended().unwrap_or_else(|| "it closed its socket".into()));
+        if let Some(images) = images {
+            self.keep_log(images);
+        }
         Error::CriuDied { verb: self.verb, lines }
     }
 
     /// The error of an answer that says "failed".
-    pub(crate) fn failed(&self, resp: &Resp, log: &Path) -> Error {
-        let mut lines = decisive_lines(log);
+    pub(crate) fn failed(&self, resp: &Resp, images: &ImagesDir) -> Error {
+        let mut lines = self.why(Some(images));
         if lines.is_empty() {
-            lines.extend(resp.cr_errmsg.as_deref().map(|m| m.trim().to_owned()).filter(|m| !m.is_empty()));
+            lines = log::decisive(resp.cr_errmsg.as_deref().unwrap_or_default());
         }
         if lines.is_empty() {
             let errno = resp.cr_errno.map_or_else(String::new, |e| format!(" ({})", Errno::from_raw(e).desc()));
             lines.push(format!("it gave no reason{errno}"));
         }
+        self.keep_log(images);
         Error::Criu { verb: self.verb, lines }
     }
 
     pub(crate) fn surprise(&self, what: &str) -> Error {
         Error::Criu { verb: self.verb, lines: vec![format!("it said \"{what}\" out of turn")] }
     }
-}
-
-fn decisive_lines(log: &Path) -> Vec<String> {
-    log::decisive(&String::from_utf8_lossy(&fs::read(log).unwrap_or_default()))
 }

@@ -2,6 +2,8 @@
 
 mod world;
 
+use std::time::Duration;
+
 use godwit_criu::{DumpOptions, PreparedDump, Runc, Status};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -127,6 +129,64 @@ fn killing_criu_while_it_holds_a_restore_leaves_nothing() {
     kill(Pid::from_raw(restored.criu_pid()), Signal::SIGKILL).unwrap();
     let err = restored.resume(&limit()).unwrap_err();
     assert!(err.to_string().contains("criu was killed by signal 9"), "{err}");
+    let released = held.rollback().unwrap();
+    world.a.block(false);
+    released.thaw().unwrap();
+    assert_unharmed(&world, client);
+}
+
+/// Kills CRIU at moments spread over the whole dump. Which moment is hit varies. The connection may not survive (see
+/// the crate's documentation), but nothing hangs and nobody is told that all is well when it is not.
+#[test]
+fn killing_criu_at_any_moment_of_a_dump_leaves_a_container_that_runs_or_is_known_to_have_ended() {
+    let world = World::new(&image_or_skip!());
+    let runc = Runc::new(&world.a.env);
+    for moment in (0..16_000).step_by(1000) {
+        world.a.run_counter("app", 16, &[]);
+        let client = world.client();
+        let images = world.images(&format!("moment{moment}"));
+        let dump = PreparedDump::new(&world.a.env, "app", images, DumpOptions::default(), &limit()).unwrap();
+        world.a.block(true);
+        let frozen = dump.freeze(&limit()).unwrap();
+        let criu = Pid::from_raw(frozen.criu_pid());
+        let killer = std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_micros(moment));
+            kill(criu, Signal::SIGKILL)
+        });
+        let back = match frozen.dump(&limit()) {
+            Ok(held) => held.rollback().unwrap(),
+            Err(failed) => failed.back,
+        };
+        let _ = killer.join().unwrap();
+        world.a.block(false);
+        back.thaw().unwrap();
+        let _ = client.stop();
+        if runc.state("app", &limit()).unwrap().status == Status::Running {
+            world.client().stop().unwrap();
+        }
+        runc.delete("app", true, &limit()).unwrap();
+    }
+}
+
+#[test]
+fn killing_criu_at_any_moment_of_a_restore_leaves_nothing_on_the_target() {
+    let (world, client) = running_world(&image_or_skip!());
+    let (held, restore) = world.hold_source("app");
+    drop(restore);
+    for moment in (0..20_000).step_by(1000) {
+        let restore = world.prepare_target("app", held.plan());
+        let criu = Pid::from_raw(restore.criu_pid());
+        let killer = std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_micros(moment));
+            kill(criu, Signal::SIGKILL)
+        });
+        match restore.restore(&limit()) {
+            Ok(restored) => restored.abort().unwrap(),
+            Err(e) => assert!(!e.to_string().contains("and then"), "{e}"),
+        }
+        let _ = killer.join().unwrap();
+        assert!(Runc::new(&world.b.env).list(&limit()).unwrap().is_empty());
+    }
     let released = held.rollback().unwrap();
     world.a.block(false);
     released.thaw().unwrap();

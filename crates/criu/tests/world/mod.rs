@@ -20,8 +20,8 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use godwit_criu::{
-    DumpOptions, HeldDump, ImagesDir, Limit, NodeEnv, PreparedDump, PreparedRestore, RestoreOptions, Runc, Spec,
-    Streams,
+    DumpOptions, HeldDump, ImagesDir, Limit, NodeEnv, PreparedDump, PreparedRestore, RestoreOptions, RestorePlan, Runc,
+    Spec, Streams,
 };
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, setns};
@@ -155,14 +155,19 @@ impl World {
     pub fn hold_source(&self, id: &str) -> (HeldDump, PreparedRestore) {
         let options = DumpOptions::default();
         let dump = PreparedDump::new(&self.a.env, id, self.images("i"), options, &limit()).expect("a prepared dump");
-        self.b.write_bundle(id, 16, &[]);
-        let options = RestoreOptions::new(BUNDLE);
-        let restore = PreparedRestore::new(&self.b.env, id, self.images("i"), dump.plan(), options, &limit());
-        let restore = restore.expect("a prepared restore");
+        let restore = self.prepare_target(id, dump.plan());
         self.a.block(true);
         self.b.block(true);
         let frozen = dump.freeze(&limit()).expect("a frozen container");
         (frozen.dump(&limit()).expect("a dumped container"), restore)
+    }
+
+    /// The target's side of a move of what is in the images "i".
+    pub fn prepare_target(&self, id: &str, plan: &RestorePlan) -> PreparedRestore {
+        self.b.write_bundle(id, 16, &[]);
+        let options = RestoreOptions::new(BUNDLE);
+        let restore = PreparedRestore::new(&self.b.env, id, self.images("i"), plan, options, &limit());
+        restore.expect("a prepared restore")
     }
 
     /// A whole move, after which the source has forgotten the container.
@@ -370,7 +375,8 @@ impl Client {
             let (stop, answers) = (stop.clone(), answers.clone());
             move || {
                 setns(&ns, CloneFlags::CLONE_NEWNET).map_err(|e| e.to_string())?;
-                ask(&stop, &answers)
+                // Said here too: whoever waits for answers panics before it joins.
+                ask(&stop, &answers).inspect_err(|e| eprintln!("the client's connection: {e}"))
             }
         });
         let client = Self { stop, answers, thread };
@@ -408,7 +414,7 @@ fn ask(stop: &AtomicBool, answers: &AtomicU64) -> Result<Seen, String> {
         }
     };
     stream.set_nodelay(true).map_err(|e| e.to_string())?;
-    stream.set_read_timeout(Some(Duration::from_secs(20))).map_err(|e| e.to_string())?;
+    stream.set_read_timeout(Some(Duration::from_secs(60))).map_err(|e| e.to_string())?;
     let mut seen = Seen { answers: 0, longest_gap: Duration::ZERO };
     let (mut counted, mut last) = (None, Instant::now());
     while !stop.load(Ordering::SeqCst) {
