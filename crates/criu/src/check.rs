@@ -5,9 +5,13 @@ use crate::limit::Limit;
 use crate::node::NodeEnv;
 use crate::rpc::{self, Req, ReqType};
 use crate::swrk::Swrk;
+use crate::sys;
 
 /// The oldest CRIU that works on current kernels.
 pub const OLDEST: Version = Version { major: 4, minor: 1, patch: 0 };
+
+/// The first CRIU that dumps inet sockets on Linux >= 6.16.
+const READS_ONLY_UNIX_PASSCRED: Version = Version { major: 4, minor: 2, patch: 0 };
 
 /// A version of CRIU.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -62,6 +66,10 @@ pub fn check(env: &NodeEnv, limit: &Limit) -> Result<Capabilities> {
         let decisive = crate::log::decisive(&said);
         if decisive.is_empty() { vec![output.status.to_string()] } else { decisive }
     };
+    let mut complaints = complaints;
+    if version < READS_ONLY_UNIX_PASSCRED && !kernel_has_inet_passcred() {
+        complaints.push(format!("criu {version} cannot dump TCP sockets on this kernel, 4.2 can"));
+    }
     Ok(Capabilities {
         version,
         memory_tracking: features.mem_track.unwrap_or(false),
@@ -69,6 +77,12 @@ pub fn check(env: &NodeEnv, limit: &Limit) -> Result<Capabilities> {
         pidfd_store: features.pidfd_store.unwrap_or(false),
         complaints,
     })
+}
+
+/// Since Linux 6.16 SO_PASSCRED is an error for sockets other than unix ones, which an older CRIU takes for its own.
+fn kernel_has_inet_passcred() -> bool {
+    let socket = std::net::UdpSocket::bind(("127.0.0.1", 0));
+    socket.is_ok_and(|s| sys::get_sockopt(&s, libc::SOL_SOCKET, libc::SO_PASSCRED).is_ok())
 }
 
 /// The worker's version; an error if it is too old. The worker stays ready for another request.

@@ -76,11 +76,11 @@ fn killing_criu_while_it_holds_does_not_prevent_a_commit() {
     let (held, restore) = world.hold_source("app");
     kill(Pid::from_raw(held.criu_pid()), Signal::SIGKILL).unwrap();
     let restored = restore.restore(&limit()).unwrap();
-    // Open: a FIN or RST of the source's would reach the client.
+    // Open: a FIN or RST of the source's would reach the client, whose own packets go to the blocked target.
+    world.route_to("b");
     world.a.block(false);
     held.commit(&limit()).unwrap();
     assert_eq!(Runc::new(&world.a.env).state("app", &limit()).unwrap().status, Status::Stopped);
-    world.route_to("b");
     let running = restored.resume(&limit()).unwrap();
     world.b.block(false);
     running.finish(&limit()).unwrap();
@@ -93,9 +93,9 @@ fn a_commit_sends_nothing_to_the_client() {
     let (world, client) = running_world(&image_or_skip!());
     let (held, restore) = world.hold_source("app");
     let restored = restore.restore(&limit()).unwrap();
+    world.route_to("b");
     world.a.block(false);
     held.commit(&limit()).unwrap();
-    world.route_to("b");
     let running = restored.resume(&limit()).unwrap();
     world.b.block(false);
     running.finish(&limit()).unwrap();
@@ -108,12 +108,11 @@ fn an_aborted_restore_sends_nothing_and_leaves_nothing() {
     let (world, client) = running_world(&image_or_skip!());
     let (held, restore) = world.hold_source("app");
     let restored = restore.restore(&limit()).unwrap();
-    // Open, and the client talks to this node: a FIN or RST would reach it.
-    world.route_to("b");
+    // Open: a FIN or RST would reach the client. Its own packets go to the source, which is blocked: here they would
+    // find no socket after the abort.
     world.b.block(false);
     restored.abort().unwrap();
     world.b.block(true);
-    world.route_to("a");
     assert!(Runc::new(&world.b.env).list(&limit()).unwrap().is_empty());
     let released = held.rollback().unwrap();
     world.a.block(false);

@@ -241,7 +241,7 @@ impl Node {
             cd "$BASE"
             mkdir up work root appup appwork
             mount -t overlay overlay -o "lowerdir=$IMAGE,upperdir=up,workdir=work" root
-            mkdir -p root/var/lib/godwit/app/rootfs root/run/netns root/old appup/bin
+            mkdir -p root/var/lib/godwit/app/rootfs root/run/netns root/old
             cp "$COUNTER" appup/counter
             mount -t overlay overlay -o "lowerdir=$IMAGE,upperdir=appup,workdir=appwork" root/var/lib/godwit/app/rootfs
             mount -t proc proc root/proc
@@ -315,7 +315,8 @@ impl Node {
         let _ = self.unshare.kill();
         let _ = self.unshare.wait();
         if let Some(init) = self.env.init_pid() {
-            while Path::new(&format!("/proc/{init}")).exists() {
+            // Ended is enough: whoever adopts orphans on this host may take seconds to wait for it.
+            while fs::read_to_string(format!("/proc/{init}/stat")).is_ok_and(|stat| !stat.contains(") Z ")) {
                 std::thread::yield_now();
             }
         }
