@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use godwit_model::{
     ClientSummary, MigrationRecord, NodeName, Outcome, Rtt, Sample, Summary, Time, UserName, UserSummary, WorkloadName,
+    WorkloadSummary,
 };
 
 /// What a world knows about a run without having measured anything.
@@ -18,6 +19,8 @@ pub struct Facts {
     pub world: String,
     /// The policy's name.
     pub policy: String,
+    /// The policy's parameters in force.
+    pub policy_params: BTreeMap<String, f64>,
     /// Seeds everything random.
     pub seed: u64,
     /// Seconds of the scenario a second of the wall clock.
@@ -28,18 +31,27 @@ pub struct Facts {
     pub nodes: Vec<NodeName>,
     /// Above this a user counts as badly served.
     pub rtt_bound: Rtt,
-    /// The users, in the scenario's order, and the workloads that serve each.
-    pub served_by: Vec<(UserName, Vec<WorkloadName>)>,
+    /// The users, in the scenario's order.
+    pub users: Vec<UserName>,
+    /// The workloads, in the scenario's order, and whom each serves.
+    pub workloads: Vec<WorkloadSummary>,
 }
 
-/// `summary.json`.
+impl Facts {
+    fn serving(&self, user: &UserName) -> Vec<WorkloadName> {
+        let serving = self.workloads.iter().filter(|workload| workload.users.contains(user));
+        serving.map(|workload| workload.name.clone()).collect()
+    }
+}
+
+/// `summary.json`, without a baseline: that is for a world which has a plain tool to compare with.
 pub fn summary(
     facts: &Facts,
     samples: &[Sample],
     migrations: Vec<MigrationRecord>,
     clients: Vec<ClientSummary>,
 ) -> Summary {
-    let users = facts.served_by.iter().map(|(user, workloads)| served(facts, samples, user, workloads)).collect();
+    let users = facts.users.iter().map(|user| served(facts, samples, user, &facts.serving(user))).collect();
     let ok = migrations.iter().all(|m| m.outcome == Outcome::Done) && clients.iter().all(ClientSummary::is_clean);
     Summary {
         schema: Summary::SCHEMA.into(),
@@ -47,14 +59,17 @@ pub fn summary(
         scenario: facts.scenario.clone(),
         world: facts.world.clone(),
         policy: facts.policy.clone(),
+        policy_params: facts.policy_params.clone(),
         seed: facts.seed,
         speed: facts.speed,
         duration_s: facts.end.secs(),
         nodes: facts.nodes.clone(),
+        workloads: facts.workloads.clone(),
         rtt_bound_ms: facts.rtt_bound.ms(),
         migrations,
         users,
         clients,
+        baseline: None,
         ok,
     }
 }
@@ -121,6 +136,7 @@ fn percentile(spread: &BTreeMap<u64, u64>, p: f64) -> Option<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use godwit_model::WorkloadKind;
 
     fn user() -> UserName {
         UserName::new("car").unwrap()
@@ -150,12 +166,14 @@ mod tests {
             scenario: "test".into(),
             world: "sim".into(),
             policy: "never".into(),
+            policy_params: BTreeMap::new(),
             seed: 1,
             speed: 1.0,
             end: Time::from_secs(end),
             nodes: vec![name(1), name(2)],
             rtt_bound: Rtt::from_ms(26.0).unwrap(),
-            served_by: vec![(user(), vec![video()])],
+            users: vec![user()],
+            workloads: vec![WorkloadSummary { name: video(), kind: WorkloadKind::Container, users: vec![user()] }],
         };
         summary(&facts, samples, Vec::new(), Vec::new()).users.remove(0)
     }

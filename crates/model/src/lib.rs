@@ -13,8 +13,11 @@
 //! - a unit never travels as a bare number: [`Rtt`] is milliseconds, [`Bytes`] is bytes, [`Load`] is the
 //!   dimensionless `1/(1-cpu) * 1/(1-mem)`, [`Time`] is the time since the start of a run;
 //! - the JSON forms are stable: [`Snapshot`] and [`Decision`] are the input and output of
-//!   `godwit policy decide`, [`Summary`] is `summary.json` and carries its schema version.
+//!   `godwit policy decide`, [`Summary`] is `summary.json` and carries its schema version. Milliseconds that were
+//!   measured have at most three decimals there.
 
+mod baseline;
+mod decimals;
 mod decision;
 mod migration;
 mod names;
@@ -22,9 +25,10 @@ mod record;
 mod snapshot;
 mod units;
 
+pub use baseline::{Baseline, BaselineMove, Compared, median};
 pub use decision::{Action, Decision};
 pub use migration::{MigrationId, MigrationRecord, Outcome, Phase, PhaseTime, Strategy};
 pub use names::{NameError, NodeName, UserName, WorkloadName};
-pub use record::{ClientSummary, RunRecord, Sample, Summary, UserSummary};
+pub use record::{ClientSummary, RunRecord, Sample, Summary, UserSummary, WorkloadSummary};
 pub use snapshot::{NodeState, Snapshot, UserState, WorkloadKind, WorkloadState};
 pub use units::{Bytes, Load, ParseUnitError, Rtt, Time};

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Bytes, NodeName, Time, WorkloadName};
+use crate::{Bytes, NodeName, Time, WorkloadName, decimals};
 
 /// Numbers the migrations of one run, from 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -101,6 +101,7 @@ pub struct PhaseTime {
     /// Which.
     pub phase: Phase,
     /// Milliseconds of the wall clock (in the simulator: of the model).
+    #[serde(serialize_with = "decimals::ms")]
     pub ms: f64,
 }
 
@@ -147,10 +148,13 @@ pub struct MigrationRecord {
     /// Every phase that was entered, in order.
     pub phases: Vec<PhaseTime>,
     /// How long the workload stood still, in ms of the wall clock.
+    #[serde(serialize_with = "decimals::ms")]
     pub freeze_ms: f64,
     /// The longest silence that a client saw around it, in ms of the wall clock; `None` when no client measured.
+    #[serde(serialize_with = "decimals::maybe_ms")]
     pub gap_ms: Option<f64>,
     /// From the decision to the end, in ms of the wall clock.
+    #[serde(serialize_with = "decimals::ms")]
     pub total_ms: f64,
     /// State sent from node to node.
     pub bytes: Bytes,

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Load, MigrationRecord, NodeName, Rtt, Time, UserName, WorkloadName};
+use crate::{Baseline, Load, MigrationRecord, NodeName, Rtt, Time, UserName, WorkloadKind, WorkloadName, decimals};
 
 /// A whole run: the summary and the samples that the plots and the CSV files are made of.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -45,6 +45,8 @@ pub struct Summary {
     pub world: String,
     /// The policy's name.
     pub policy: String,
+    /// The policy's parameters in force, by their names in its schema, defaults filled in.
+    pub policy_params: BTreeMap<String, f64>,
     /// Seeds everything random.
     pub seed: u64,
     /// Seconds of the scenario a second of the wall clock (virtual time: as many as were asked for).
@@ -53,6 +55,8 @@ pub struct Summary {
     pub duration_s: f64,
     /// The nodes, in the scenario's order.
     pub nodes: Vec<NodeName>,
+    /// The workloads, in the scenario's order.
+    pub workloads: Vec<WorkloadSummary>,
     /// Above this RTT (ms) a user counts as badly served.
     pub rtt_bound_ms: f64,
     /// Every migration, in order of its start.
@@ -61,6 +65,9 @@ pub struct Summary {
     pub users: Vec<UserSummary>,
     /// Each client, a pair of user and workload (empty in a world without real clients).
     pub clients: Vec<ClientSummary>,
+    /// The same container moved by a plain tool, where the run did that for comparison.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub baseline: Option<Baseline>,
     /// Every migration ended well and no client lost anything.
     pub ok: bool,
 }
@@ -70,18 +77,33 @@ impl Summary {
     pub const SCHEMA: &'static str = "godwit.dev/summary/v1";
 }
 
+/// A workload of the run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WorkloadSummary {
+    /// Its name.
+    pub name: WorkloadName,
+    /// What it is.
+    pub kind: WorkloadKind,
+    /// The users that it serves.
+    pub users: Vec<UserName>,
+}
+
 /// How well a user was served: RTT to the node that served it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct UserSummary {
     /// Who.
     pub name: UserName,
     /// Mean RTT to the serving node, ms; `None` without a sample.
+    #[serde(serialize_with = "decimals::maybe_ms")]
     pub rtt_mean_ms: Option<f64>,
     /// 95th percentile of the same, ms.
+    #[serde(serialize_with = "decimals::maybe_ms")]
     pub rtt_p95_ms: Option<f64>,
     /// Seconds of the scenario with that RTT above the bound.
+    #[serde(serialize_with = "decimals::six")]
     pub above_bound_s: f64,
     /// The same as a fraction of the run, 0..=1.
+    #[serde(serialize_with = "decimals::six")]
     pub above_bound_fraction: f64,
 }
 
@@ -104,15 +126,26 @@ pub struct ClientSummary {
     pub bytes_lost: u64,
     /// Answers out of order.
     pub reordered: u64,
+    /// Answers to what had been answered already, or never been asked.
+    pub duplicated: u64,
+    /// How often another run of the service answered: it was started anew, not moved.
+    pub restarts: u64,
+    /// How often the service answered from an older state than it had answered from before.
+    pub rewinds: u64,
+    /// Pages of its memory that the service itself found lost or stale.
+    pub memory_bad: u64,
     /// The longest silence between two answers, ms of the wall clock.
+    #[serde(serialize_with = "decimals::ms")]
     pub worst_gap_ms: f64,
     /// The median time from a request to its answer, ms of the wall clock.
+    #[serde(serialize_with = "decimals::maybe_ms")]
     pub response_median_ms: Option<f64>,
 }
 
 impl ClientSummary {
-    /// Nothing broke, nothing was lost, nothing came out of order.
+    /// Nothing broke, was lost, doubled or out of order, the service is the one that it was and its memory is whole.
     pub fn is_clean(&self) -> bool {
-        self.broken == 0 && self.bytes_lost == 0 && self.reordered == 0
+        let Self { broken, bytes_lost, reordered, duplicated, restarts, rewinds, memory_bad, .. } = self;
+        [broken, bytes_lost, reordered, duplicated, restarts, rewinds, memory_bad].into_iter().all(|n| *n == 0)
     }
 }

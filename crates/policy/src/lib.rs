@@ -43,6 +43,8 @@ mod registry;
 mod threshold;
 mod view;
 
+use std::collections::BTreeMap;
+
 use godwit_model::{Action, Decision, NodeName, Snapshot, WorkloadState};
 
 pub use bands::{ConfigError, LoadBand, RttBand, ThresholdConfig};
@@ -58,6 +60,11 @@ pub use threshold::Threshold;
 pub trait Policy: Send {
     /// Its name in the registry.
     fn name(&self) -> &str;
+
+    /// Its parameters in force, by their names in its [`schema`], defaults included; empty when it has none.
+    fn parameters(&self) -> BTreeMap<String, f64> {
+        BTreeMap::new()
+    }
 
     /// One decision for each of the snapshot's workloads, in the snapshot's order.
     fn decide(&self, snapshot: &Snapshot) -> Vec<Decision>;

@@ -175,8 +175,18 @@ mod tests {
             let defaults: Value = properties.iter().map(|(name, p)| (name.clone(), p["default"].clone())).collect();
             assert!(properties.values().all(|p| p["default"].is_number()), "{}", info.name);
             assert_eq!(build(info.name, &defaults).unwrap().name(), info.name);
-            assert_eq!(build(info.name, &Value::Null).unwrap().name(), info.name);
+            let policy = build(info.name, &Value::Null).unwrap();
+            assert_eq!(policy.name(), info.name);
+            let in_force: Value = policy.parameters().into_iter().map(|(name, value)| (name, json!(value))).collect();
+            assert_eq!(in_force, defaults, "{}", info.name);
         }
+    }
+
+    #[test]
+    fn parameters_that_were_given_are_in_force() {
+        let policy = build("threshold", &json!({"rtt_average_below_ms": 40})).unwrap();
+        let parameters = policy.parameters();
+        assert_eq!((parameters["rtt_average_below_ms"], parameters["rtt_good_below_ms"]), (40.0, 15.0));
     }
 
     #[test]

@@ -29,6 +29,8 @@
 
 mod search;
 
+use std::collections::BTreeMap;
+
 use godwit_model::{Decision, Load, Snapshot, WorkloadKind, WorkloadState};
 
 use crate::view::{View, Worst};
@@ -57,6 +59,19 @@ impl Threshold {
 impl Policy for Threshold {
     fn name(&self) -> &str {
         "threshold"
+    }
+
+    fn parameters(&self) -> BTreeMap<String, f64> {
+        let ThresholdConfig { rtt_good_below_ms, rtt_average_below_ms, load_healthy_below, load_average_below } =
+            self.config;
+        [
+            ("rtt_good_below_ms", rtt_good_below_ms),
+            ("rtt_average_below_ms", rtt_average_below_ms),
+            ("load_healthy_below", load_healthy_below),
+            ("load_average_below", load_average_below),
+        ]
+        .map(|(name, value)| (name.to_owned(), value))
+        .into()
     }
 
     fn decide(&self, snapshot: &Snapshot) -> Vec<Decision> {

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use godwit_model::{
     Bytes, ClientSummary, Load, MigrationId, MigrationRecord, NodeName, Outcome, Phase, PhaseTime, Rtt, RunRecord,
-    Sample, Strategy, Summary, Time, UserName, UserSummary, WorkloadName,
+    Sample, Strategy, Summary, Time, UserName, UserSummary, WorkloadKind, WorkloadName, WorkloadSummary,
 };
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -111,10 +111,16 @@ fn made_up(nodes: usize, moves: &[(f64, usize, usize)], failing: &[usize]) -> Ru
         scenario: "car-and-load".into(),
         world: "testbed".into(),
         policy: "threshold".into(),
+        policy_params: params(),
         seed: 1,
         speed: 2.0,
         duration_s: 240.0,
         nodes: names,
+        workloads: vec![WorkloadSummary {
+            name: video.clone(),
+            kind: WorkloadKind::Container,
+            users: vec![car.clone()],
+        }],
         rtt_bound_ms: 26.0,
         migrations,
         users: vec![UserSummary {
@@ -133,12 +139,28 @@ fn made_up(nodes: usize, moves: &[(f64, usize, usize)], failing: &[usize]) -> Ru
             received: 23_987,
             bytes_lost: 0,
             reordered: 0,
+            duplicated: 0,
+            restarts: 0,
+            rewinds: 0,
+            memory_bad: 0,
             worst_gap_ms: worst,
             response_median_ms: Some(5.2),
         }],
+        baseline: None,
         ok: failing.is_empty(),
     };
     RunRecord { summary, samples }
+}
+
+/// The parameters of the policy `threshold` where none are given.
+fn params() -> BTreeMap<String, f64> {
+    let params = [
+        ("load_average_below", 8.0),
+        ("load_healthy_below", 3.0),
+        ("rtt_average_below_ms", 26.0),
+        ("rtt_good_below_ms", 15.0),
+    ];
+    params.map(|(name, value)| (name.to_owned(), value)).into()
 }
 
 fn migration(index: usize, at: f64, [from, to]: [&NodeName; 2], video: &WorkloadName, failed: bool) -> MigrationRecord {

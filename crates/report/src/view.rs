@@ -134,8 +134,8 @@ mod tests {
 
     fn record(placements: &[(f64, &str)]) -> RunRecord {
         let summary = serde_json::from_value(serde_json::json!({
-            "schema": Summary::SCHEMA, "godwit": "0", "scenario": "s", "world": "sim", "policy": "p", "seed": 1,
-            "speed": 1.0, "duration_s": 100.0, "nodes": ["a", "b"], "rtt_bound_ms": 26.0, "migrations": [],
+            "schema": Summary::SCHEMA, "godwit": "0", "scenario": "s", "world": "sim", "policy": "p", "policy_params": {}, "seed": 1,
+            "speed": 1.0, "duration_s": 100.0, "nodes": ["a", "b"], "workloads": [], "rtt_bound_ms": 26.0, "migrations": [],
             "users": [], "clients": [], "ok": true,
         }));
         let samples = placements.iter().map(|(at, node)| {

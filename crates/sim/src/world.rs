@@ -7,7 +7,7 @@ use godwit_control::account::{self, Facts};
 use godwit_control::{Controller, Decided, Event, Order, Output};
 use godwit_model::{
     Load, MigrationId, MigrationRecord, NodeName, Outcome, Rtt, RunRecord, Sample, Strategy, Time, UserName,
-    WorkloadName,
+    WorkloadName, WorkloadSummary,
 };
 use godwit_scenario::Scenario;
 
@@ -55,20 +55,23 @@ pub fn run(scenario: &Scenario, config: SimConfig) -> SimRun {
 }
 
 fn facts(scenario: &Scenario, config: &SimConfig) -> Facts {
-    let serves = |user: &UserName| {
-        let serving = scenario.workloads.iter().filter(|workload| workload.users.contains(user));
-        serving.map(|workload| workload.name.clone()).collect()
-    };
+    let workloads = scenario.workloads.iter().map(|workload| WorkloadSummary {
+        name: workload.name.clone(),
+        kind: workload.kind,
+        users: workload.users.clone(),
+    });
     Facts {
         scenario: scenario.name.clone(),
         world: "sim".into(),
         policy: config.policy.name().into(),
+        policy_params: config.policy.parameters(),
         seed: config.seed,
         speed: speed(config),
         end: scenario.end(),
         nodes: scenario.nodes.iter().map(|node| node.name.clone()).collect(),
         rtt_bound: scenario.rtt_bound,
-        served_by: scenario.users.iter().map(|user| (user.name.clone(), serves(&user.name))).collect(),
+        users: scenario.users.iter().map(|user| user.name.clone()).collect(),
+        workloads: workloads.collect(),
     }
 }
 

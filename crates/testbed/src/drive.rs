@@ -8,7 +8,9 @@ use std::time::{Duration, Instant};
 
 use godwit_control::{ControlConfig, Controller, Decided, Event, Order, Output, account};
 use godwit_migration::{Cancel, Ended, Progress};
-use godwit_model::{MigrationId, MigrationRecord, NodeName, RunRecord, Strategy, Time, UserName, WorkloadName};
+use godwit_model::{
+    MigrationId, MigrationRecord, NodeName, RunRecord, Strategy, Time, UserName, WorkloadName, WorkloadSummary,
+};
 use godwit_policy::Policy;
 use godwit_probe::{Measurement, ProbeConfig, Prober, RunningProber};
 use godwit_scenario::Scenario;
@@ -438,24 +440,23 @@ impl<'scope, 'env> Driver<'scope, 'env, '_> {
         self.settle();
         let end = self.now().min(if self.standing { self.now() } else { self.scenario.end() });
         let clients = self.gauge.finish_clients();
+        let workloads = self.scenario.workloads.iter().map(|workload| WorkloadSummary {
+            name: workload.name.clone(),
+            kind: workload.kind,
+            users: workload.users.clone(),
+        });
         let facts = account::Facts {
             scenario: self.scenario.name.clone(),
             world: "testbed".into(),
             policy: self.controller.policy().name().to_owned(),
+            policy_params: self.controller.policy().parameters(),
             seed,
             speed: self.speed,
             end,
             nodes: self.scenario.nodes.iter().map(|n| n.name.clone()).collect(),
             rtt_bound: self.scenario.rtt_bound,
-            served_by: self
-                .scenario
-                .users
-                .iter()
-                .map(|user| {
-                    let serving = self.scenario.workloads.iter().filter(|w| w.users.contains(&user.name));
-                    (user.name.clone(), serving.map(|w| w.name.clone()).collect())
-                })
-                .collect(),
+            users: self.scenario.users.iter().map(|user| user.name.clone()).collect(),
+            workloads: workloads.collect(),
         };
         self.migrations.sort_by_key(|m| m.id);
         let samples = self.gauge.take_samples();

@@ -101,7 +101,7 @@ impl ClientReport {
         [self.bytes_lost(), *broken, *reordered, *duplicated, *restarts, *rewinds, *memory_bad] == [0; 7]
     }
 
-    /// What goes into `summary.json`. It has no words for restarts, rewinds and bad memory: see [`Self::is_clean`].
+    /// What goes into `summary.json`; clean when this is.
     pub fn summary(&self, user: UserName, workload: WorkloadName) -> ClientSummary {
         let ms = |d: Duration| d.as_secs_f64() * 1e3;
         ClientSummary {
@@ -113,6 +113,10 @@ impl ClientReport {
             received: self.received,
             bytes_lost: self.bytes_lost(),
             reordered: self.reordered,
+            duplicated: self.duplicated,
+            restarts: self.restarts,
+            rewinds: self.rewinds,
+            memory_bad: self.memory_bad,
             worst_gap_ms: self.worst_gap.map_or(0.0, |gap| ms(gap.len())),
             response_median_ms: self.response_median.map(ms),
         }

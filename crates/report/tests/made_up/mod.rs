@@ -1,8 +1,10 @@
 //! Records with made-up figures.
 
+use std::collections::BTreeMap;
+
 use godwit_model::{
     Bytes, ClientSummary, Load, MigrationId, MigrationRecord, NodeName, Outcome, Phase, PhaseTime, Rtt, RunRecord,
-    Sample, Strategy, Summary, Time, UserName, UserSummary, WorkloadName,
+    Sample, Strategy, Summary, Time, UserName, UserSummary, WorkloadKind, WorkloadName, WorkloadSummary,
 };
 
 fn node(n: usize) -> NodeName {
@@ -15,6 +17,17 @@ fn car() -> UserName {
 
 fn video() -> WorkloadName {
     WorkloadName::new("video").unwrap()
+}
+
+/// The parameters of the policy `threshold` where none are given.
+fn params() -> BTreeMap<String, f64> {
+    let params = [
+        ("load_average_below", 8.0),
+        ("load_healthy_below", 3.0),
+        ("rtt_average_below_ms", 26.0),
+        ("rtt_good_below_ms", 15.0),
+    ];
+    params.map(|(name, value)| (name.to_owned(), value)).into()
 }
 
 fn migration(id: u64, from: usize, to: usize, start: f64) -> MigrationRecord {
@@ -68,18 +81,20 @@ pub(crate) fn run() -> RunRecord {
         scenario: "car".into(),
         world: "testbed".into(),
         policy: "threshold".into(),
+        policy_params: params(),
         seed: 1,
         speed: 2.0,
         duration_s: 60.0,
         nodes: (1..=3).map(node).collect(),
+        workloads: vec![WorkloadSummary { name: video(), kind: WorkloadKind::Container, users: vec![car()] }],
         rtt_bound_ms: 26.0,
         migrations: vec![migration(1, 1, 2, 19.5), migration(2, 2, 3, 39.5)],
         users: vec![UserSummary {
             name: car(),
             rtt_mean_ms: Some(14.25),
             rtt_p95_ms: Some(26.5),
-            above_bound_s: 3.5,
-            above_bound_fraction: 3.5 / 60.0,
+            above_bound_s: 3.75,
+            above_bound_fraction: 3.75 / 60.0,
         }],
         clients: vec![ClientSummary {
             user: car(),
@@ -90,9 +105,14 @@ pub(crate) fn run() -> RunRecord {
             received: 6000,
             bytes_lost: 0,
             reordered: 0,
+            duplicated: 0,
+            restarts: 0,
+            rewinds: 0,
+            memory_bad: 0,
             worst_gap_ms: 142.0,
             response_median_ms: Some(5.25),
         }],
+        baseline: None,
         ok: true,
     };
     RunRecord { summary, samples }
