@@ -199,7 +199,8 @@ fn before_commit(
     go_on()?;
     clock.run(Phase::Freeze, || {
         traffic.hold()?;
-        source.freeze()
+        source.freeze()?;
+        traffic.fence()
     })?;
     clock.run(Phase::Dump, || source.dump())?;
     let bytes = clock.run(Phase::Transfer, || {

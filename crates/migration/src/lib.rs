@@ -7,7 +7,7 @@
 //!            Source            Target            Traffic         Journal
 //! Preflight  preflight         preflight
 //! Stage      stage             stage             stage           begin
-//! Freeze     freeze                              hold
+//! Freeze     freeze                              hold, then fence
 //! Dump       dump
 //! Transfer   ───────────── Images ────────────►
 //! Restore                      restore
@@ -25,6 +25,7 @@
 //!   too, is in the journal before the source runs;
 //! - never two that run: the target is resumed only while the source is frozen for good, the source is thawed only
 //!   after the target was aborted;
+//! - no packet leaves the source between the dump and a roll-back: the peers see one history of each connection;
 //! - packets are held from before the freeze until the copy that answers is known.
 
 mod engine;

@@ -89,7 +89,12 @@ pub trait Traffic {
     fn stage(&mut self) -> Result<(), PartError>;
     /// From here every packet to the service address is kept; none reaches the workload, nothing is answered.
     fn hold(&mut self) -> Result<(), PartError>;
-    /// Points the address at a side and replays what was kept, in order. Called again when it failed.
+    /// The tasks stand: from here no packet leaves the source any more. Its kernel goes on with retransmissions and
+    /// window probes, whose TCP timestamps would be newer than those with which the target begins, and make the peer
+    /// discard what the target sends (PAWS, RFC 7323).
+    fn fence(&mut self) -> Result<(), PartError>;
+    /// Points the address at a side and replays what was kept, in order; for the source the fence goes first. Called again
+    /// when it failed.
     fn release(&mut self, to: Side) -> Result<(), PartError>;
     /// Removes what the hold needed.
     fn drain(&mut self) -> Result<(), PartError>;

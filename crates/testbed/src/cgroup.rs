@@ -130,6 +130,15 @@ impl Cgroup {
         Ok(Bytes(field(&path, &text, anonymous)? + field(&path, &text, shared).unwrap_or(0)))
     }
 
+    /// Gives the group ten times the weight of an ordinary one, so that other work of the machine does not pass for load
+    /// or distance.
+    pub(crate) fn favour(&self) -> Result<(), CgroupError> {
+        match self.version {
+            Version::V1 => write(&self.controller_file("cpu", "cpu.shares"), "10240"),
+            Version::V2 => write(&self.controller_file("cpu", "cpu.weight"), "1000"),
+        }
+    }
+
     /// Lets the group use at most this many cores (shared out every 10 ms, so that it is smooth).
     pub fn limit_cpu(&self, cores: f64) -> Result<(), CgroupError> {
         const PERIOD_US: f64 = 10_000.0;

@@ -15,6 +15,7 @@ use godwit_criu::{
 };
 use godwit_migration::{ImageError, PartError, Side, Source, Target, Traffic, receive_dir, send_dir};
 use godwit_model::Bytes;
+use godwit_net::Rule;
 
 use crate::container::Container;
 use crate::network::{Network, NodeNet, ServiceNet};
@@ -24,6 +25,8 @@ use crate::node::Node;
 const STAGE_LIMIT: Duration = Duration::from_secs(30);
 /// How long a step inside the freeze may take before the migration is rolled back.
 const FREEZE_LIMIT: Duration = Duration::from_secs(30);
+/// Before the holds' own rules.
+const FENCE_PRIORITY: u32 = 50;
 /// How long the image stream may stall.
 const STALL: Duration = Duration::from_secs(10);
 
@@ -346,6 +349,21 @@ pub(crate) struct TrafficSide<'a> {
     pub(crate) towards_source: godwit_net::RouteTo,
     pub(crate) towards_target: godwit_net::RouteTo,
     pub(crate) released: Option<Side>,
+    pub(crate) fenced: bool,
+}
+
+impl TrafficSide<'_> {
+    fn fence_rule(&self) -> Rule {
+        Rule::drop_v4(FENCE_PRIORITY).iif(&self.service.dev)
+    }
+
+    fn unfence(&mut self) -> Result<(), PartError> {
+        if self.fenced {
+            self.from.netlink.del_rule(&self.fence_rule()).map_err(net("take the source's fence away"))?;
+            self.fenced = false;
+        }
+        Ok(())
+    }
 }
 
 impl Traffic for TrafficSide<'_> {
@@ -361,6 +379,13 @@ impl Traffic for TrafficSide<'_> {
         self.network.hold.capture(ip).map_err(net("hold packets at the gateway"))
     }
 
+    /// Drops what comes out of the service's namespace on the source.
+    fn fence(&mut self) -> Result<(), PartError> {
+        self.from.netlink.add_rule(&self.fence_rule()).map_err(net("fence the source in"))?;
+        self.fenced = true;
+        Ok(())
+    }
+
     fn release(&mut self, to: Side) -> Result<(), PartError> {
         let ip = self.service.ip();
         match to {
@@ -370,6 +395,7 @@ impl Traffic for TrafficSide<'_> {
                 self.network.hold.release(ip, &self.towards_target).map_err(net("switch the gateway's route"))?;
             }
             Side::Source => {
+                self.unfence()?;
                 self.from.hold.release(ip, &self.service.local()).map_err(net("give packets back to the source"))?;
                 self.network.hold.release(ip, &self.towards_source).map_err(net("switch the gateway's route back"))?;
             }
@@ -384,6 +410,7 @@ impl Traffic for TrafficSide<'_> {
         if self.released != Some(Side::Target) {
             return Ok(());
         }
+        self.unfence()?;
         let on = self.from.back_to_gateway();
         self.from.hold.release(ip, &on).map(drop).map_err(net("send stragglers on"))
     }

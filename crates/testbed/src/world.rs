@@ -172,6 +172,8 @@ impl Testbed {
         let app = install_program(&config.program, &run_dir.path)?;
         let pipes = host::PipeSize::raise(&run_dir.path);
         let cgroup = GroupGuard(Cgroup::new(config.name.cgroup()));
+        cgroup.0.create()?;
+        cgroup.0.favour()?;
 
         note(&format!("{} nodes, {} users: namespaces and links", scenario.nodes.len(), scenario.users.len()));
         let nodes: Vec<NodeName> = scenario.nodes.iter().map(|n| n.name.clone()).collect();
@@ -278,6 +280,7 @@ impl Testbed {
             towards_source: self.network.towards(&order.from),
             towards_target: self.network.towards(&order.to),
             released: None,
+            fenced: false,
         };
         let mut journal = JournalOf(&self.journal);
         let request =

@@ -123,6 +123,11 @@ impl Traffic for Shared {
         w.packets_at = None;
         Ok(())
     }
+    fn fence(&mut self) -> Result<(), PartError> {
+        let mut w = self.0.borrow_mut();
+        assert!(!w.source_runs, "the fence would cut off a running service");
+        w.step("fence")
+    }
     fn release(&mut self, to: Side) -> Result<(), PartError> {
         let mut w = self.0.borrow_mut();
         w.step("release")?;
@@ -176,7 +181,7 @@ fn run_failing(fail: &[(&'static str, u32)], cancel_at: Option<&'static str>) ->
     (Rc::try_unwrap(world.0).unwrap().into_inner(), ended)
 }
 
-const BEFORE_COMMIT: [&str; 13] = [
+const BEFORE_COMMIT: [&str; 14] = [
     "source.preflight",
     "target.preflight",
     "record.begun",
@@ -185,6 +190,7 @@ const BEFORE_COMMIT: [&str; 13] = [
     "traffic.stage",
     "hold",
     "freeze",
+    "fence",
     "dump",
     "send",
     "received",
@@ -201,7 +207,7 @@ fn when_all_goes_well_the_target_runs_and_every_phase_is_timed() {
     assert_eq!(ended.phases.iter().map(|p| p.phase).collect::<Vec<_>>(), Phase::ALL);
     assert!(world.target_runs && !world.source_exists && world.packets_at == Some(Side::Target));
     assert_eq!(world.journal, [State::Begun, State::Committed, State::Ended(Outcome::Done)]);
-    assert_eq!(world.calls[..13], BEFORE_COMMIT);
+    assert_eq!(world.calls[..14], BEFORE_COMMIT);
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Policy rules: which packets look in which routing table.
+//! Policy rules: which packets look in which routing table, or go nowhere.
 
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_route::rule::{RuleAction, RuleAttribute, RuleHeader, RuleMessage};
@@ -7,12 +7,19 @@ use netlink_packet_route::{AddressFamily, RouteNetlinkMessage as Message};
 use super::Netlink;
 use crate::{Prefix, Result};
 
-/// Packets that match look in a table, e.g. "what came in by `hold0` looks in table 7000".
+/// What becomes of packets that match.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Then {
+    Lookup(u32),
+    Drop,
+}
+
+/// Packets that match look in a table, e.g. "what came in by `hold0` looks in table 7000", or are dropped silently.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rule {
     v6: bool,
     priority: u32,
-    table: u32,
+    then: Then,
     iif: Option<String>,
     from: Option<Prefix>,
     to: Option<Prefix>,
@@ -21,16 +28,26 @@ pub struct Rule {
 impl Rule {
     /// An IPv4 rule that looks in `table`; the lower `priority` is asked first (main is at 32766).
     pub const fn v4(priority: u32, table: u32) -> Self {
-        Self::new(false, priority, table)
+        Self::new(false, priority, Then::Lookup(table))
     }
 
     /// The same for IPv6.
     pub const fn v6(priority: u32, table: u32) -> Self {
-        Self::new(true, priority, table)
+        Self::new(true, priority, Then::Lookup(table))
     }
 
-    const fn new(v6: bool, priority: u32, table: u32) -> Self {
-        Self { v6, priority, table, iif: None, from: None, to: None }
+    /// An IPv4 rule that drops what matches, without an ICMP message (a "blackhole").
+    pub const fn drop_v4(priority: u32) -> Self {
+        Self::new(false, priority, Then::Drop)
+    }
+
+    /// The same for IPv6.
+    pub const fn drop_v6(priority: u32) -> Self {
+        Self::new(true, priority, Then::Drop)
+    }
+
+    const fn new(v6: bool, priority: u32, then: Then) -> Self {
+        Self { v6, priority, then, iif: None, from: None, to: None }
     }
 
     /// Only packets that came in by this device.
@@ -64,7 +81,10 @@ impl std::fmt::Display for Rule {
         if let Some(to) = self.to {
             write!(f, " to {to}")?;
         }
-        write!(f, " lookup {}", self.table)
+        match self.then {
+            Then::Lookup(table) => write!(f, " lookup {table}"),
+            Then::Drop => f.write_str(" blackhole"),
+        }
     }
 }
 
@@ -87,11 +107,16 @@ fn rule_message(rule: &Rule) -> RuleMessage {
         family: if rule.v6 { AddressFamily::Inet6 } else { AddressFamily::Inet },
         dst_len: rule.to.map_or(0, |p| p.len()),
         src_len: rule.from.map_or(0, |p| p.len()),
-        action: RuleAction::ToTable,
+        action: match rule.then {
+            Then::Lookup(_) => RuleAction::ToTable,
+            Then::Drop => RuleAction::Blackhole,
+        },
         ..RuleHeader::default()
     };
     message.attributes.push(RuleAttribute::Priority(rule.priority));
-    message.attributes.push(RuleAttribute::Table(rule.table));
+    if let Then::Lookup(table) = rule.then {
+        message.attributes.push(RuleAttribute::Table(table));
+    }
     message.attributes.extend(rule.iif.clone().map(RuleAttribute::Iifname));
     message.attributes.extend(rule.from.map(|p| RuleAttribute::Source(p.addr())));
     message.attributes.extend(rule.to.map(|p| RuleAttribute::Destination(p.addr())));
