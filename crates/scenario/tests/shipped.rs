@@ -1,5 +1,7 @@
 //! The scenarios that come with Godwit say what the reference's did.
 
+#![allow(clippy::disallowed_methods, reason = "the crate is pure; this test reads the files that are shipped")]
+
 use godwit_model::{NodeName, Time, WorkloadKind};
 use godwit_scenario::Scenario;
 
