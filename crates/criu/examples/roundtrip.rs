@@ -2,7 +2,7 @@
 //! then does the same with plain `runc checkpoint` and `runc restore`.
 //!
 //! `cargo run --release -p godwit-criu --example roundtrip -- [MIB] [MOVES] [CRIU_LOG_LEVEL]` as root, after
-//! `scripts/setup-node-image.sh` and `cargo build --release -p godwit-criu --examples`. With log level 4 the last
+//! `scripts/setup-node-image.sh` and `cargo build --release -p godwit-criu --bins`. With log level 4 the last
 //! move's CRIU logs are kept in the working directory.
 
 #[path = "../tests/world/mod.rs"]

@@ -3,14 +3,17 @@
 use std::path::Path;
 
 use crate::cgroup::Cgroups;
+use crate::check::{self, Version};
 use crate::error::Result;
 use crate::limit::Limit;
 use crate::node::NodeEnv;
 use crate::process::{self, MountInfo};
 use crate::runc::{Runc, Status};
 use crate::sockets::{self, Socket};
+use crate::swrk::Swrk;
 
-const IPPROTO_MPTCP: i32 = 262;
+/// The first CRIU that dumps ICMP datagram sockets.
+const PING_SOCKETS: Version = Version { major: 4, minor: 2, patch: 0 };
 
 /// One reason why a container cannot be dumped as it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,19 +43,22 @@ pub fn preflight(env: &NodeEnv, id: &str, limit: &Limit) -> Result<Vec<Obstacle>
     }
     let state = runc.state_file(id)?;
     let cgroups = Cgroups::new(env, &state.cgroup_paths());
+    let (mut swrk, _) = Swrk::start(env, "check", &[])?;
+    let version = check::ask_version(&mut swrk, limit)?;
     let mut found = Vec::new();
     for pid in cgroups.freezer()?.pids()? {
         // A process that ends meanwhile is no obstacle.
         let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
-        for what in of_process(pid).unwrap_or_default() {
+        for what in of_process(pid, version).unwrap_or_default() {
             found.push(Obstacle { pid, process: name.trim().into(), what });
         }
     }
     Ok(found)
 }
 
-fn of_process(pid: i32) -> Result<Vec<String>> {
-    let mut found: Vec<String> = sockets::of_process(pid)?.iter().filter_map(socket).collect();
+fn of_process(pid: i32, version: Version) -> Result<Vec<String>> {
+    let sockets = sockets::of_process(pid)?;
+    let mut found: Vec<String> = sockets.iter().filter_map(|s| socket(s, version)).collect();
     let mounts = process::mounts(pid)?;
     for (number, link) in process::descriptors(pid) {
         if let Some(what) = descriptor(pid, number, &link, &mounts) {
@@ -66,19 +72,17 @@ fn of_process(pid: i32) -> Result<Vec<String>> {
     Ok(found)
 }
 
-/// Why a socket cannot be dumped.
-fn socket(socket: &Socket) -> Option<String> {
+/// Why a socket cannot be dumped. Raw sockets can, whatever is often said: CRIU carries their protocol and filter.
+fn socket(socket: &Socket, version: Version) -> Option<String> {
     let unsupported = |what: &str| Some(format!("{what} (descriptor {})", socket.number));
     if socket.is_inet() {
         return match (socket.kind, socket.protocol) {
             (_, libc::IPPROTO_SCTP) => unsupported("an SCTP socket, which CRIU cannot dump"),
-            (_, IPPROTO_MPTCP) => unsupported("an MPTCP socket, which CRIU cannot dump"),
-            (libc::SOCK_RAW, protocol) => {
-                unsupported(&format!("a raw socket of IP protocol {protocol}, which CRIU cannot restore faithfully"))
+            (_, libc::IPPROTO_MPTCP) => unsupported("an MPTCP socket, which CRIU cannot dump"),
+            (libc::SOCK_DGRAM, libc::IPPROTO_ICMP | libc::IPPROTO_ICMPV6) if version < PING_SOCKETS => {
+                unsupported(&format!("an ICMP (ping) socket, which CRIU {version} cannot dump ({PING_SOCKETS} can)"))
             }
-            (libc::SOCK_DGRAM, libc::IPPROTO_ICMP | libc::IPPROTO_ICMPV6) => {
-                unsupported("an ICMP (ping) socket, which CRIU cannot dump")
-            }
+            (libc::SOCK_DGRAM, libc::IPPROTO_ICMP | libc::IPPROTO_ICMPV6) | (libc::SOCK_RAW, _) => None,
             (libc::SOCK_STREAM, libc::IPPROTO_TCP) => None,
             (libc::SOCK_DGRAM, libc::IPPROTO_UDP | libc::IPPROTO_UDPLITE) => None,
             (_, protocol) => unsupported(&format!("a socket of IP protocol {protocol}, which CRIU cannot dump")),
@@ -151,22 +155,23 @@ mod tests {
 
     fn one(domain: i32, kind: i32, protocol: i32) -> Option<String> {
         let fd = UdpSocket::bind("127.0.0.1:0").unwrap().into();
-        socket(&Socket { number: 3, fd, domain, kind, protocol })
+        socket(&Socket { number: 3, fd, domain, kind, protocol }, check::OLDEST)
     }
 
     #[test]
     fn sockets_that_cannot_be_dumped_are_named() {
         let sctp = one(libc::AF_INET, libc::SOCK_SEQPACKET, libc::IPPROTO_SCTP).unwrap();
         assert_eq!(sctp, "an SCTP socket, which CRIU cannot dump (descriptor 3)");
-        assert!(one(libc::AF_INET, libc::SOCK_RAW, libc::IPPROTO_ICMP).unwrap().contains("raw socket"));
-        assert!(one(libc::AF_INET6, libc::SOCK_STREAM, IPPROTO_MPTCP).unwrap().contains("MPTCP"));
-        assert!(one(libc::AF_INET, libc::SOCK_DGRAM, libc::IPPROTO_ICMP).unwrap().contains("ping"));
+        assert!(one(libc::AF_INET6, libc::SOCK_STREAM, libc::IPPROTO_MPTCP).unwrap().contains("MPTCP"));
+        let ping = one(libc::AF_INET, libc::SOCK_DGRAM, libc::IPPROTO_ICMP).unwrap();
+        assert_eq!(ping, "an ICMP (ping) socket, which CRIU 4.1 cannot dump (4.2 can) (descriptor 3)");
     }
 
     #[test]
     fn ordinary_sockets_are_no_obstacle() {
         assert_eq!(one(libc::AF_INET, libc::SOCK_STREAM, libc::IPPROTO_TCP), None);
         assert_eq!(one(libc::AF_INET6, libc::SOCK_DGRAM, libc::IPPROTO_UDP), None);
+        assert_eq!(one(libc::AF_INET, libc::SOCK_RAW, libc::IPPROTO_ICMP), None);
         assert_eq!(one(libc::AF_UNIX, libc::SOCK_SEQPACKET, 0), None);
     }
 }

@@ -2,7 +2,7 @@
 
 mod world;
 
-use godwit_criu::{DumpOptions, Error, PreparedDump, check, preflight};
+use godwit_criu::{DumpOptions, Error, PreparedDump, Runc, check, preflight};
 use world::{World, limit};
 
 #[test]
@@ -14,16 +14,57 @@ fn an_ordinary_server_has_no_obstacles() {
     client.stop().unwrap();
 }
 
+/// What preflight says is what a dump then runs into, and a dump that fails harms nothing.
 #[test]
-fn a_raw_icmp_socket_is_found_before_the_freeze() {
+fn what_preflight_names_cannot_be_dumped_and_the_service_runs_on() {
     let world = World::new(&image_or_skip!());
-    world.a.run_counter("app", 1, &["raw"]);
-    let client = world.client();
-    let found = preflight(&world.a.env, "app", &limit()).unwrap();
-    assert_eq!(found.len(), 1, "{found:?}");
-    assert_eq!(found[0].process, "counter");
-    assert!(found[0].what.contains("raw socket of IP protocol 1"), "{}", found[0]);
-    client.stop().unwrap();
+    for (kept, named) in [
+        ("mptcp", "an MPTCP socket, which CRIU cannot dump"),
+        ("vsock", "a vsock socket, which CRIU cannot dump"),
+        ("io_uring", "an io_uring, which CRIU cannot dump"),
+        ("userfaultfd", "a userfaultfd, which CRIU cannot dump"),
+    ] {
+        world.a.run_counter("app", 1, &[kept]);
+        let client = world.client();
+        let found = preflight(&world.a.env, "app", &limit()).unwrap();
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert_eq!(found[0].process, "counter");
+        assert!(found[0].what.starts_with(named), "{}", found[0]);
+
+        let images = world.images(kept);
+        let dump = PreparedDump::new(&world.a.env, "app", images, DumpOptions::default(), &limit()).unwrap();
+        world.a.block(true);
+        let failed = dump.freeze(&limit()).unwrap().dump(&limit()).unwrap_err();
+        assert!(failed.error.to_string().starts_with("criu dump failed: "), "{}", failed.error);
+        world.a.block(false);
+        failed.back.thaw().unwrap();
+        client.wait_for(20);
+        client.stop().unwrap();
+        Runc::new(&world.a.env).delete("app", true, &limit()).unwrap();
+    }
+}
+
+#[test]
+fn raw_and_ping_sockets_move() {
+    let world = World::new(&image_or_skip!());
+    for node in [&world.a, &world.b] {
+        let allow = node.env.in_netns(&node.netns).command("sysctl").arg("net.ipv4.ping_group_range=0 0");
+        allow.run(&limit()).unwrap();
+    }
+    for kept in ["raw", "ping"] {
+        world.route_to("a");
+        world.a.run_counter("app", 1, &[kept]);
+        let client = world.client();
+        assert_eq!(preflight(&world.a.env, "app", &limit()).unwrap(), []);
+        world.move_between(&world.a, &world.b, "b", "app", kept);
+        client.wait_for(20);
+        client.stop().unwrap();
+        let runc = Runc::new(&world.b.env);
+        let raw = runc.exec("app", &["wc", "-l", "/proc/net/raw"], &limit()).unwrap().stdout;
+        let lines = if kept == "raw" { "2" } else { "1" };
+        assert!(raw.starts_with(lines), "{raw}");
+        runc.delete("app", true, &limit()).unwrap();
+    }
 }
 
 #[test]

@@ -53,13 +53,14 @@ pub fn node_image() -> Result<PathBuf, String> {
     Ok(image.join("rootfs"))
 }
 
-/// The counter example, which cargo builds with the tests.
+/// The workload's binary: cargo tells integration tests where it is; an example finds it beside itself.
 fn counter() -> PathBuf {
+    if let Some(path) = option_env!("CARGO_BIN_EXE_criu-counter") {
+        return path.into();
+    }
     let exe = std::env::current_exe().expect("our own path");
-    let found = exe.ancestors().map(|dir| dir.join("examples/counter")).find(|path| path.is_file());
-    found
-        .or_else(|| exe.parent().map(|dir| dir.join("counter")).filter(|path| path.is_file()))
-        .expect("the counter example: cargo build --example counter")
+    let found = exe.ancestors().map(|dir| dir.join("criu-counter")).find(|path| path.is_file());
+    found.expect("the workload beside us: cargo build -p godwit-criu --bins, with the same profile")
 }
 
 /// One node.

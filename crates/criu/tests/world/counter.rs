@@ -1,15 +1,15 @@
 //! The workload of the tests and benchmarks: a TCP server that counts.
 //!
-//! `counter PORT MIB PAGES_PER_MS [raw | ping]`: answers every 8-byte number with that number and how many it has
-//! answered in all its life, while it holds MIB of memory and dirties pages of it. `raw` and `ping` open a socket
-//! that CRIU cannot dump.
+//! `criu-counter PORT MIB PAGES_PER_MS [KEPT]`: answers every 8-byte number with that number and how many it has answered
+//! in all its life, while it holds MIB of memory and dirties pages of it. KEPT is something that it opens and
+//! keeps: `raw`, `ping`, `mptcp` or `vsock` sockets, an `io_uring`, a `userfaultfd`.
+
+#![allow(unsafe_code)]
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
-
-use nix::sys::socket::{AddressFamily, SockFlag, SockProtocol, SockType, socket};
 
 static ANSWERED: AtomicU64 = AtomicU64::new(0);
 
@@ -17,12 +17,9 @@ fn main() {
     let args: Vec<String> = std::env::args().collect();
     let number = |i: usize| args[i].parse::<usize>().expect("a number");
     let (port, mib, pages_per_ms) = (number(1), number(2), number(3));
-    let inet = |kind, protocol| socket(AddressFamily::Inet, kind, SockFlag::empty(), protocol).expect("a socket");
-    let _kept = match args.get(4).map(String::as_str) {
-        Some("raw") => Some(inet(SockType::Raw, SockProtocol::Icmp)),
-        Some("ping") => Some(inet(SockType::Datagram, SockProtocol::Icmp)),
-        _ => None,
-    };
+    if let Some(kept) = args.get(4) {
+        keep(kept);
+    }
     let mut memory = vec![0u8; mib << 20];
     for (i, page) in memory.chunks_mut(4096).enumerate() {
         // Not one page like another, and not compressible to nothing.
@@ -45,6 +42,29 @@ fn main() {
     for stream in listener.incoming().flatten() {
         std::thread::spawn(move || serve(stream));
     }
+}
+
+/// Opens something for the rest of the process's life.
+fn keep(what: &str) {
+    let socket = |domain, kind, protocol| {
+        // SAFETY: integers only.
+        unsafe { libc::socket(domain, kind, protocol) }
+    };
+    let fd = match what {
+        "raw" => socket(libc::AF_INET, libc::SOCK_RAW, libc::IPPROTO_ICMP),
+        "ping" => socket(libc::AF_INET, libc::SOCK_DGRAM, libc::IPPROTO_ICMP),
+        "mptcp" => socket(libc::AF_INET, libc::SOCK_STREAM, libc::IPPROTO_MPTCP),
+        "vsock" => socket(libc::AF_VSOCK, libc::SOCK_STREAM, 0),
+        "io_uring" => {
+            let mut params = [0u8; 256];
+            // SAFETY: the kernel fills the 120 bytes of io_uring_params, which the buffer has room for.
+            unsafe { libc::syscall(libc::SYS_io_uring_setup, 4, params.as_mut_ptr()) as i32 }
+        }
+        // SAFETY: integers only.
+        "userfaultfd" => unsafe { libc::syscall(libc::SYS_userfaultfd, 1) as i32 },
+        other => panic!("{other} is nothing to keep"),
+    };
+    assert!(fd >= 0, "cannot open {what}: {}", std::io::Error::last_os_error());
 }
 
 fn serve(mut stream: TcpStream) {
