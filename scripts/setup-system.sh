@@ -29,6 +29,8 @@ NEEDED_FILES=(
     /usr/share/keyrings/debian-archive-keyring.gpg:debian-archive-keyring
     /etc/ssl/certs/ca-certificates.crt:ca-certificates
 )
+# Where the makers of Rust offer rustup to systems that do not package it.
+RUSTUP_INSTALLER=${GODWIT_RUSTUP_INSTALLER:-https://sh.rustup.rs}
 
 say() { printf 'system: %s\n' "$*"; }
 die() { printf 'system: %s\n' "$*" >&2; exit 1; }
@@ -107,6 +109,17 @@ if ! rust_is_ready; then
         if apt-cache show rustup >/dev/null 2>&1; then
             say "installing rustup from its Debian package"
             apt_install rustup
+        else
+            say "installing rustup by its own installer"
+            command -v curl >/dev/null || apt_install curl
+            installer=$(mktemp)
+            # Whether it worked is asked below: this may be a host that reaches nothing.
+            if curl --proto '=https' --tlsv1.2 --silent --show-error --fail --retry 2 \
+                --output "$installer" "$RUSTUP_INSTALLER"; then
+                sh "$installer" -y --quiet --no-modify-path --profile minimal --default-toolchain none || true
+            fi
+            rm -f "$installer"
+            hash -r
         fi
     fi
     if command -v rustup >/dev/null; then
