@@ -6,8 +6,9 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use godwit_model::{
-    Bytes, ClientSummary, Load, MigrationId, MigrationRecord, NodeName, Outcome, Phase, PhaseTime, Rtt, RunRecord,
-    Sample, Strategy, Summary, Time, UserName, UserSummary, WorkloadKind, WorkloadName, WorkloadSummary,
+    Baseline, BaselineMove, Bytes, ClientSummary, Load, MigrationId, MigrationRecord, NodeName, Outcome, Phase,
+    PhaseTime, Rtt, RunRecord, Sample, Strategy, Summary, Time, UserName, UserSummary, WorkloadKind, WorkloadName,
+    WorkloadSummary,
 };
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -15,11 +16,17 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let out = PathBuf::from(args.next().unwrap_or_else(|| "out/sample".into()));
     let record = match args.next().as_deref() {
         None | Some("good") => made_up(3, &[(45.0, 0, 1), (92.0, 1, 2), (160.0, 2, 1), (207.0, 1, 0)], &[]),
-        Some("failed") => made_up(3, &[(45.0, 0, 1), (92.0, 1, 2), (101.0, 1, 2), (207.0, 2, 0)], &[1]),
+        Some("failed") => {
+            let mut record = made_up(3, &[(45.0, 0, 1), (92.0, 1, 2), (101.0, 1, 2), (207.0, 2, 0)], &[1]);
+            let client = &mut record.summary.clients[0];
+            (client.restarts, client.rewinds, client.memory_bad) = (1, 2, 4096);
+            record
+        }
         Some("sim") => {
             let mut record = made_up(3, &[(45.0, 0, 1), (92.0, 1, 2), (160.0, 2, 1), (207.0, 1, 0)], &[]);
             record.summary.world = "sim".into();
             record.summary.clients.clear();
+            record.summary.baseline = None;
             record.summary.migrations.iter_mut().for_each(|m| m.gap_ms = None);
             record.samples.iter_mut().for_each(|s| s.gap_ms.clear());
             record
@@ -115,7 +122,7 @@ fn made_up(nodes: usize, moves: &[(f64, usize, usize)], failing: &[usize]) -> Ru
         seed: 1,
         speed: 2.0,
         duration_s: 240.0,
-        nodes: names,
+        nodes: names.clone(),
         workloads: vec![WorkloadSummary {
             name: video.clone(),
             kind: WorkloadKind::Container,
@@ -146,7 +153,7 @@ fn made_up(nodes: usize, moves: &[(f64, usize, usize)], failing: &[usize]) -> Ru
             worst_gap_ms: worst,
             response_median_ms: Some(5.2),
         }],
-        baseline: None,
+        baseline: Some(baseline(names.clone())),
         ok: failing.is_empty(),
     };
     RunRecord { summary, samples }
@@ -161,6 +168,26 @@ fn params() -> BTreeMap<String, f64> {
         ("rtt_good_below_ms", 15.0),
     ];
     params.map(|(name, value)| (name.to_owned(), value)).into()
+}
+
+/// Four moves by plain runc.
+fn baseline(nodes: Vec<NodeName>) -> Baseline {
+    let mut moves = Vec::new();
+    for (n, pair) in nodes.windows(2).chain(nodes.windows(2)).take(4).enumerate() {
+        let vary = 1.0 + noise(n + 50) * 0.2;
+        let freeze_ms = 318.0 * vary;
+        moves.push(BaselineMove {
+            from: pair[0].clone(),
+            to: pair[1].clone(),
+            freeze_ms,
+            gap_ms: Some(freeze_ms + 14.0),
+            checkpoint_ms: 121.0 * vary,
+            transfer_ms: 47.0 * vary,
+            restore_ms: 133.0 * vary,
+            switch_ms: 9.0 * vary,
+        });
+    }
+    Baseline { tool: Baseline::RUNC.into(), moves }
 }
 
 fn migration(index: usize, at: f64, [from, to]: [&NodeName; 2], video: &WorkloadName, failed: bool) -> MigrationRecord {

@@ -30,6 +30,7 @@ mod snapshots;
 mod svg;
 mod tables;
 mod terminal;
+mod troubles;
 mod view;
 mod words;
 

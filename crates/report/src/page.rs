@@ -8,7 +8,7 @@ use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use crate::view::View;
 use crate::words::{self, count, maybe_ms, ms, percent, seconds};
-use crate::{palette, plots, svg};
+use crate::{palette, plots, svg, troubles};
 
 const STYLE: &str = include_str!("page/style.css");
 
@@ -32,6 +32,7 @@ pub fn render_html(record: &RunRecord) -> String {
                     (tiles(&view))
                     (story(&view))
                     (tables::migrations(&view))
+                    (tables::baseline(&view))
                     (tables::users(&view))
                     (tables::clients(&view))
                     (glossary::glossary())
@@ -55,6 +56,7 @@ fn head(view: &View<'_>) -> Markup {
             }
             h1 { (words::headline(view).replace(" ms", "\u{a0}ms")) }
             p class={ "verdict " (mood) } { (words::verdict(view)) }
+            @if let Some(comparison) = words::comparison(view) { p.beside { (comparison.replace(" ms", "\u{a0}ms")) } }
         }
     }
 }
@@ -98,6 +100,7 @@ fn tiles(view: &View<'_>) -> Markup {
     ];
     if !clients.is_empty() {
         let (broken, lost, reordered) = (sum(|c| c.broken), sum(|c| c.bytes_lost), sum(|c| c.reordered));
+        let troubles = troubles::in_words(clients);
         tiles.push(Tile {
             figure: count(broken),
             name: "connections broken",
@@ -110,6 +113,9 @@ fn tiles(view: &View<'_>) -> Markup {
             note: format!("{} out of order", words::plural(reordered, "answer")),
             bad: lost + reordered > 0,
         });
+        if !troubles.is_empty() {
+            tiles.push(Tile { figure: "✗".into(), name: "more went wrong", note: troubles.join(", "), bad: true });
+        }
     }
     if let Some(user) = summary.users.iter().max_by(|a, b| a.above_bound_fraction.total_cmp(&b.above_bound_fraction)) {
         let note = if summary.users.len() > 1 {
@@ -147,39 +153,50 @@ fn story(view: &View<'_>) -> Markup {
             }
         }
     };
+    let mut load = "A node without work has load 1. A near node that is busy can be worse than a farther one that is \
+                    not."
+        .to_owned();
+    if let Some(bad) = view.parameter("load_average_below") {
+        load += &format!(" In this run the policy called a load of {bad} and more bad.");
+    }
+    let mut cost = "Upper bar: how long the service stood still, by what was done meanwhile. Lower bar: the longest \
+                    silence that a client saw around it."
+        .to_owned();
+    if let Some(baseline) = view.baseline() {
+        cost += &format!(
+            " On grey ground, for comparison: the same container moved by plain {} ({}). Its freeze counts from \
+             the start of the checkpoint until packets flow to the restored container.",
+            words::plain(baseline),
+            words::clean(&baseline.tool),
+        );
+    }
     html! {
         (plot(
             "How far, and who serves",
             "Each line is the round-trip time between a node and the user: low is near. The line of the node that serves is \
-             thick; above the broken line, the bound, the user is badly served. A numbered mark is a migration: there the service \
-             was moved to the next node while it ran.",
+             thick; above the red broken line, the bound, the user is badly served. A numbered mark is a migration: there the \
+             service was moved to the next node while it ran.",
             plots::rtt(view),
         ))
         @if view.workloads.len() > 1 {
             (plot("Where each service was", "One row a service; its colour is the node that serves.", plots::placement(view)))
         }
-        (plot(
-            "How busy",
-            "A node without work has load 1. A near node that is busy can be worse than a farther one that is not; the threshold \
-             policy, unless told otherwise, calls a load of 8 and more bad.",
-            plots::load(view),
-        ))
-        (plot(
-            "What each move cost",
-            "Upper bar: how long the service stood still, by what was done meanwhile. Lower bar: the longest silence that a \
-             client saw around it.",
-            plots::gaps(view),
-        ))
+        (plot("How busy", &load, plots::load(view)))
+        (plot("What each move cost", &cost, plots::gaps(view)))
     }
 }
 
 fn foot(view: &View<'_>) -> Markup {
     let summary = view.summary;
+    let parameters: Vec<_> =
+        summary.policy_params.iter().map(|(name, v)| format!("{} {v}", words::clean(name))).collect();
     html! {
         footer {
             p {
                 "The run: " (seconds(summary.duration_s)) " of scenario time at speed " (summary.speed) ", seed "
                 (summary.seed) ", nodes " (view.nodes.iter().map(|n| n.as_str()).collect::<Vec<_>>().join(", "))
+                ", policy " (words::clean(&summary.policy))
+                @if !parameters.is_empty() { " (" (parameters.join(", ")) ")" }
                 ". Times along the axes are of the scenario; freeze, gap and total are of the wall clock (in a simulated \
                  world: of its model). The same figures are in summary.json, migrations.csv and samples.csv beside this page."
             }

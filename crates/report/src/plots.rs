@@ -1,5 +1,7 @@
 //! The plots.
 
+mod bars;
+mod baseline;
 mod frame;
 mod gaps;
 mod load;

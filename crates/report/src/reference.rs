@@ -2,12 +2,13 @@
 //! `host_node.csv` (doi 10.1109/NetSoft57336.2023.10175417).
 //!
 //! One row each 5 s of scenario time, the first at 0 s; in it the figures of the last sample that is not older than 5 s,
-//! empty where there is none. Nodes are numbered from 1 in the scenario's order.
+//! empty where there is none, with at most three decimals. Nodes are numbered from 1 in the scenario's order.
 //!
-//! The reference knew one user and one service: with several, these files are of the first client's user and workload
-//! (without a client: of the first names). [`crate::samples_csv`] has all.
+//! The reference knew one user, one container and one VM: with several, these files are of the first client's user
+//! (without clients: of the first whom a workload serves), and of the first container and the first VM, those that serve
+//! this user before others. [`crate::samples_csv`] has all.
 
-use godwit_model::{NodeName, RunRecord, Sample, UserName, WorkloadName};
+use godwit_model::{NodeName, RunRecord, Sample, UserName, WorkloadKind, WorkloadName, WorkloadSummary};
 
 use crate::ReportError;
 use crate::tables::{Table, number};
@@ -26,15 +27,17 @@ pub fn load_csv(record: &RunRecord) -> Result<String, ReportError> {
     numbered("load.csv", "load_node", record, |sample, node| Some(sample.load.get(node)?.index()))
 }
 
-/// `host_node.csv`: the number of the node of the container (`nodes_mec`) and of the VM (`nodes_vm3`, so far always
-/// empty: a run record does not say what is a VM).
+/// `host_node.csv`: the number of the node of the container (`nodes_mec`) and of the VM (`nodes_vm3`), empty where the
+/// scenario has none.
 pub fn host_node_csv(record: &RunRecord) -> Result<String, ReportError> {
-    let workload = workload(record);
+    let kinds = [WorkloadKind::Container, WorkloadKind::Vm].map(|kind| workload(record, kind));
     let mut table = Table::new("host_node.csv", ["nodes_mec", "nodes_vm3"].map(str::to_owned))?;
     for sample in rows(record) {
-        let node = sample.and_then(|sample| sample.placement.get(workload?));
-        let number = node.and_then(|node| record.summary.nodes.iter().position(|n| n == node));
-        table.row([number.map(|index| (index + 1).to_string()).unwrap_or_default(), String::new()])?;
+        let number = |workload: Option<&WorkloadName>| {
+            let node = sample?.placement.get(workload?)?;
+            Some(record.summary.nodes.iter().position(|n| n == node)? + 1)
+        };
+        table.row(kinds.map(|workload| number(workload).map(|n| n.to_string()).unwrap_or_default()))?;
     }
     table.finish()
 }
@@ -53,14 +56,20 @@ fn numbered(
     table.finish()
 }
 
+/// The user of the first client; without one, the first that a workload serves.
 fn user(record: &RunRecord) -> Option<&UserName> {
     let measured = record.summary.clients.first().map(|client| &client.user);
-    measured.or_else(|| record.samples.iter().find_map(|sample| sample.rtt.keys().next()))
+    let served = || record.summary.workloads.iter().find_map(|workload| workload.users.first());
+    let seen = || record.samples.iter().find_map(|sample| sample.rtt.keys().next());
+    measured.or_else(served).or_else(seen)
 }
 
-fn workload(record: &RunRecord) -> Option<&WorkloadName> {
-    let measured = record.summary.clients.first().map(|client| &client.workload);
-    measured.or_else(|| record.samples.iter().find_map(|sample| sample.placement.keys().next()))
+/// The first of a kind that serves that user; if none does, the first of the kind.
+fn workload(record: &RunRecord, kind: WorkloadKind) -> Option<&WorkloadName> {
+    let user = user(record);
+    let mut of_kind = record.summary.workloads.iter().filter(|workload| workload.kind == kind);
+    let serves = |workload: &&WorkloadSummary| user.is_some_and(|user| workload.users.contains(user));
+    of_kind.clone().find(serves).or_else(|| of_kind.next()).map(|workload| &workload.name)
 }
 
 /// For each row its sample.

@@ -1,4 +1,5 @@
-//! `migrations.csv` and `samples.csv`.
+//! `migrations.csv` and `samples.csv`. Every figure has at most three decimals: times are to the millisecond,
+//! milliseconds to the microsecond.
 
 use std::collections::BTreeSet;
 
@@ -22,7 +23,7 @@ use crate::ReportError;
 /// | `error` | what went wrong, if something did |
 /// | `phase_preflight_ms` … `phase_drain_ms` | each phase; empty where it was not entered, summed up where entered twice |
 ///
-/// Milliseconds are of the wall clock.
+/// Milliseconds are of the wall clock. Figures have at most three decimals.
 pub fn migrations_csv(summary: &Summary) -> Result<String, ReportError> {
     let head = [
         "id",
@@ -76,7 +77,8 @@ pub fn migrations_csv(summary: &Summary) -> Result<String, ReportError> {
 /// | `node/WORKLOAD` | the node that serves |
 /// | `gap_ms/USER` | the longest silence that the user's client saw since the row before, in ms of the wall clock |
 ///
-/// Nodes are in the scenario's order, the others in that of the alphabet. Names have no `/`.
+/// Nodes are in the scenario's order, the others in that of the alphabet. Names have no `/`. Figures have
+/// at most three decimals: times are to the millisecond.
 pub fn samples_csv(record: &RunRecord) -> Result<String, ReportError> {
     let samples = &record.samples;
     let nodes = &record.summary.nodes;
@@ -108,9 +110,11 @@ pub fn samples_csv(record: &RunRecord) -> Result<String, ReportError> {
     table.finish()
 }
 
-/// The shortest text of a number that reads back as it; empty for what is none.
+/// A figure with at most three decimals, so that a file can be read by people, too; empty for what is none.
 pub(crate) fn number(value: f64) -> String {
-    if value.is_finite() { value.to_string() } else { String::new() }
+    // From 2^43 on a float has less than that to give.
+    let rounded = if value.abs() < 8e12 { (value * 1e3).round() / 1e3 + 0.0 } else { value };
+    if rounded.is_finite() { rounded.to_string() } else { String::new() }
 }
 
 /// A CSV text in the making.
@@ -135,5 +139,17 @@ impl Table {
         let bytes =
             self.writer.into_inner().map_err(|error| ReportError::Csv { name, source: error.into_error().into() })?;
         Ok(String::from_utf8_lossy(&bytes).into_owned())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn figures_have_three_decimals_at_most() {
+        let figures = [0.000041, 29.288672000000002, 24.0, 0.0625, 86_400.000_2, -0.0001];
+        assert_eq!(figures.map(number), ["0", "29.289", "24", "0.063", "86400", "0"]);
+        assert_eq!([number(f64::NAN), number(f64::INFINITY), number(1e300).len().to_string()], ["", "", "301"]);
     }
 }

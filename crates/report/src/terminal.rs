@@ -4,10 +4,12 @@ use std::fmt::Write;
 
 use godwit_model::{Outcome, RunRecord, Summary};
 
+use crate::troubles;
 use crate::view::View;
-use crate::words::{clean, count, ms, percent, plural, rtt, seconds, verdict};
+use crate::words::{clean, count, ms, percent, plural, rtt, seconds, times_as_long, verdict};
 
-/// What a run came to, as plain text: a table of the migrations, a line for each user and client, and a verdict.
+/// What a run came to, as plain text: a table of the migrations, a line for each user and client, how a plain tool
+/// did where the run tried one, and a verdict.
 /// Ends with a line break.
 pub fn final_table(summary: &Summary) -> String {
     let mut text = String::new();
@@ -27,7 +29,7 @@ pub fn final_table(summary: &Summary) -> String {
     for client in &summary.clients {
         let _ = writeln!(
             text,
-            "client {} -> {}: {}, {} broken; {} sent, {} answered, {} lost, {} out of order; longest silence {}{}",
+            "client {} -> {}: {}, {} broken; {} sent, {} answered, {} lost, {} out of order{}; longest silence {}{}",
             client.user,
             client.workload,
             plural(client.connections, "connection"),
@@ -36,13 +38,34 @@ pub fn final_table(summary: &Summary) -> String {
             count(client.received),
             plural(client.bytes_lost, "byte"),
             count(client.reordered),
+            troubles::in_words(std::slice::from_ref(client))
+                .iter()
+                .map(|trouble| format!(", {trouble}"))
+                .collect::<String>(),
             ms(client.worst_gap_ms),
             client.response_median_ms.map_or(String::new(), |median| format!(", median answer after {}", ms(median))),
         );
     }
     let record = RunRecord { summary: summary.clone(), samples: Vec::new() };
-    let _ = writeln!(text, "{}", verdict(&View::new(&record)));
+    let view = View::new(&record);
+    baseline(&view, &mut text);
+    let _ = writeln!(text, "{}", verdict(&view));
     text
+}
+
+/// Medians of both, a line each.
+fn baseline(view: &View<'_>, text: &mut String) {
+    let (Some(baseline), summary) = (view.baseline(), view.summary) else { return };
+    let tool = clean(&baseline.tool);
+    for (what, compared, alone) in [
+        ("freeze", summary.freeze_compared(), baseline.freeze_median_ms()),
+        ("gap", summary.gap_compared(), baseline.gap_median_ms()),
+    ] {
+        let own = compared.map_or("–".into(), |compared| figure(compared.own_ms));
+        let plain = alone.map_or("–".into(), figure);
+        let times = compared.and_then(times_as_long).map_or(String::new(), |times| format!(", {times}"));
+        let _ = writeln!(text, "median {what}: {own}; by {tool}: {plain}{times}");
+    }
 }
 
 fn migrations(summary: &Summary, text: &mut String) {
@@ -51,7 +74,6 @@ fn migrations(summary: &Summary, text: &mut String) {
         return;
     }
     let head = ["#", "at", "workload", "from", "to", "freeze", "gap", "total", "outcome"].map(str::to_owned);
-    let figure = |value: f64| if value.is_finite() { format!("{value:.1} ms") } else { "–".into() };
     let rows = summary.migrations.iter().map(|m| {
         [
             m.id.0.to_string(),
@@ -86,4 +108,9 @@ fn migrations(summary: &Summary, text: &mut String) {
             let _ = writeln!(text, "{:width$}  {}", "", clean(error), width = widths[0]);
         }
     }
+}
+
+/// Milliseconds to a tenth, so that columns line up.
+fn figure(ms: f64) -> String {
+    if ms.is_finite() { format!("{ms:.1} ms") } else { "–".into() }
 }

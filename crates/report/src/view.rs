@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use godwit_model::{MigrationRecord, NodeName, Outcome, RunRecord, Sample, Summary, UserName, WorkloadName};
+use godwit_model::{Baseline, MigrationRecord, NodeName, Outcome, RunRecord, Sample, Summary, UserName, WorkloadName};
 
 /// A record with what follows from it.
 pub(crate) struct View<'a> {
@@ -11,6 +11,7 @@ pub(crate) struct View<'a> {
     /// All nodes: the scenario's in its order, then any others that are spoken of.
     pub(crate) nodes: Vec<&'a NodeName>,
     pub(crate) users: Vec<&'a UserName>,
+    /// All workloads: the scenario's in its order, then any others that are spoken of.
     pub(crate) workloads: Vec<&'a WorkloadName>,
     /// The end of the time axis, in seconds of the scenario; more than 0.
     pub(crate) end_s: f64,
@@ -42,22 +43,29 @@ impl<'a> View<'a> {
         let others: BTreeSet<_> = samples.iter().flat_map(|s| s.rtt.keys()).collect();
         users.extend(others.into_iter().filter(|user| !summary.users.iter().any(|u| &u.name == *user)));
 
+        let mut workloads: Vec<&WorkloadName> = summary.workloads.iter().map(|workload| &workload.name).collect();
         let moved = summary.migrations.iter().map(|m| &m.workload);
-        let workloads: BTreeSet<_> = samples.iter().flat_map(|s| s.placement.keys()).chain(moved).collect();
+        let others: BTreeSet<_> = samples.iter().flat_map(|s| s.placement.keys()).chain(moved).collect();
+        workloads.extend(others.into_iter().filter(|name| !summary.workloads.iter().any(|w| &w.name == *name)));
 
         let last = samples.last().map_or(0.0, |sample| sample.at.secs());
         let end_s = if summary.duration_s.is_finite() { summary.duration_s.max(last) } else { last };
-        let workloads = workloads.into_iter().collect();
         Self { summary, samples, nodes, users, workloads, end_s: if end_s > 0.0 { end_s } else { 1.0 } }
     }
 
-    /// The workload that serves a user: the one that its client talks to, or the only one that there is.
+    /// The workload that serves a user; of several the first in the scenario's order.
     pub(crate) fn serves(&self, user: &UserName) -> Option<&'a WorkloadName> {
-        let client = self.summary.clients.iter().find(|client| &client.user == user).map(|client| &client.workload);
-        client.or(match self.workloads[..] {
-            [only] => Some(only),
-            _ => None,
-        })
+        self.summary.workloads.iter().find(|workload| workload.users.contains(user)).map(|workload| &workload.name)
+    }
+
+    /// How a plain tool did, if it moved anything.
+    pub(crate) fn baseline(&self) -> Option<&'a Baseline> {
+        self.summary.baseline.as_ref().filter(|baseline| !baseline.moves.is_empty())
+    }
+
+    /// A parameter of the policy in force.
+    pub(crate) fn parameter(&self, name: &str) -> Option<f64> {
+        self.summary.policy_params.get(name).copied().filter(|value| value.is_finite())
     }
 
     /// Where a workload was, in order.

@@ -2,8 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use godwit_model::{Outcome, UserName};
+use godwit_model::{Baseline, ClientSummary, Compared, Outcome, UserName};
 
+use crate::troubles;
 use crate::view::View;
 
 /// "142 ms", "5.2 ms", "12.3 s"; a dash for what is no figure.
@@ -115,6 +116,10 @@ pub(crate) fn headline(view: &View<'_>) -> String {
         1 => parts.push("one byte was lost".into()),
         lost => parts.push(format!("{} were lost", plural(lost, "byte"))),
     }
+    match &troubles::in_words(clients)[..] {
+        [] => {}
+        troubles => parts.push(format!("also seen: {}", troubles.join(", "))),
+    }
     if let Some(gap) = view.worst_gap() {
         parts.push(format!("the longest silence was {}", ms(gap)));
     }
@@ -129,10 +134,34 @@ pub(crate) fn headline(view: &View<'_>) -> String {
     text
 }
 
+/// What a baseline's tool is called in a sentence: its first word.
+pub(crate) fn plain(baseline: &Baseline) -> String {
+    clean(baseline.tool.split_whitespace().next().unwrap_or("tools"))
+}
+
+/// "3.1 times as long"
+pub(crate) fn times_as_long(compared: Compared) -> Option<String> {
+    let ratio = compared.ratio()?;
+    Some(if ratio < 9.95 { format!("{ratio:.1} times as long") } else { format!("{ratio:.0} times as long") })
+}
+
+/// How the plain tool does beside Godwit: by the gap if it is known, else by the freeze.
+pub(crate) fn comparison(view: &View<'_>) -> Option<String> {
+    let summary = view.summary;
+    let tool = plain(summary.baseline.as_ref()?);
+    let gap = summary.gap_compared().map(|compared| (compared, "gap"));
+    let (compared, what) = gap.or_else(|| Some((summary.freeze_compared()?, "freeze")))?;
+    let medians = format!("median {what} {}, here {}", ms(compared.baseline_ms), ms(compared.own_ms));
+    Some(match times_as_long(compared) {
+        Some(times) => format!("Moved by plain {tool} in the same run, the same container takes {times} ({medians})."),
+        None => format!("Moved by plain {tool} in the same run, the same container has a {medians}."),
+    })
+}
+
 /// What is not well, each in a few words; empty when all is.
 pub(crate) fn complaints(view: &View<'_>) -> Vec<String> {
     let clients = &view.summary.clients;
-    let sum = |of: fn(&godwit_model::ClientSummary) -> u64| clients.iter().map(of).sum::<u64>();
+    let sum = |of: fn(&ClientSummary) -> u64| clients.iter().map(of).sum::<u64>();
     let (rolled_back, lost) = (view.count(Outcome::RolledBack) as u64, view.count(Outcome::Lost) as u64);
     let figures = [
         (rolled_back, format!("{} rolled back", plural(rolled_back, "migration"))),
@@ -141,7 +170,7 @@ pub(crate) fn complaints(view: &View<'_>) -> Vec<String> {
         (sum(|c| c.bytes_lost), format!("{} lost", plural(sum(|c| c.bytes_lost), "byte"))),
         (sum(|c| c.reordered), format!("{} out of order", plural(sum(|c| c.reordered), "answer"))),
     ];
-    figures.into_iter().filter(|(n, _)| *n > 0).map(|(_, text)| text).collect()
+    figures.into_iter().filter(|(n, _)| *n > 0).map(|(_, text)| text).chain(troubles::in_words(clients)).collect()
 }
 
 /// One line that says whether all is well, and why.

@@ -1,6 +1,7 @@
 //! What a run leaves behind, as a reader meets it.
 
 mod made_up;
+mod shown;
 
 use std::collections::BTreeMap;
 

@@ -3,8 +3,9 @@
 use godwit_model::Outcome;
 use maud::{Markup, html};
 
+use crate::troubles;
 use crate::view::View;
-use crate::words::{clean, count, maybe_ms, ms, percent, rtt, seconds};
+use crate::words::{clean, count, maybe_ms, ms, percent, plain, rtt, seconds};
 
 /// More migrations than this are left to `migrations.csv`.
 const MOST: usize = 500;
@@ -53,6 +54,35 @@ pub(super) fn migrations(view: &View<'_>) -> Markup {
     }
 }
 
+pub(super) fn baseline(view: &View<'_>) -> Markup {
+    html! {
+        @if let Some(baseline) = view.baseline() {
+            section {
+                h2 { "For comparison: plain " (plain(baseline)) }
+                p.how { "The same container in the same run, moved by " (clean(&baseline.tool)) "." }
+                div.wide { table {
+                    thead { tr {
+                        th { "from → to" } th.n { "checkpoint" } th.n { "transfer" } th.n { "restore" } th.n { "switch" }
+                        th.n { "freeze" } th.n { "gap" }
+                    } }
+                    tbody {
+                        @for m in baseline.moves.iter().take(MOST) {
+                            tr {
+                                td.keep { (m.from) " → " (m.to) }
+                                @for part in [m.checkpoint_ms, m.transfer_ms, m.restore_ms, m.switch_ms] {
+                                    td.n { (ms(part)) }
+                                }
+                                td.n { (ms(m.freeze_ms)) }
+                                td.n { (maybe_ms(m.gap_ms)) }
+                            }
+                        }
+                    }
+                } }
+            }
+        }
+    }
+}
+
 pub(super) fn users(view: &View<'_>) -> Markup {
     let summary = view.summary;
     html! {
@@ -83,6 +113,7 @@ pub(super) fn users(view: &View<'_>) -> Markup {
 
 pub(super) fn clients(view: &View<'_>) -> Markup {
     let clients = &view.summary.clients;
+    let troubles: Vec<_> = troubles::seen_by(clients).collect();
     html! {
         section {
             h2 { "Clients: what they felt" }
@@ -92,7 +123,9 @@ pub(super) fn clients(view: &View<'_>) -> Markup {
                 div.wide { table {
                     thead { tr {
                         th { "client" } th.n { "connections" } th.n { "broken" } th.n { "requests sent" } th.n { "answered" }
-                        th.n { "bytes lost" } th.n { "out of order" } th.n { "longest silence" } th.n { "median answer" }
+                        th.n { "bytes lost" } th.n { "out of order" }
+                        @for trouble in &troubles { th.n { (trouble.column) } }
+                        th.n { "longest silence" } th.n { "median answer" }
                     } }
                     tbody {
                         @for client in clients {
@@ -104,6 +137,7 @@ pub(super) fn clients(view: &View<'_>) -> Markup {
                                 td.n { (count(client.received)) }
                                 td.n { (count(client.bytes_lost)) }
                                 td.n { (count(client.reordered)) }
+                                @for trouble in &troubles { td.n { (count((trouble.count)(client))) } }
                                 td.n { (ms(client.worst_gap_ms)) }
                                 td.n { (maybe_ms(client.response_median_ms)) }
                             }

@@ -27,7 +27,7 @@ impl Frame {
     /// Over the whole run, `height` high, with room for labels at both sides.
     pub(super) fn new(view: &View<'_>, top: f64, height: f64, low: f64, high: f64) -> Self {
         let longest = view.nodes.iter().map(|node| svg::text_width(node.as_str())).fold(0.0, f64::max);
-        let right = WIDTH - (longest + 16.0).clamp(96.0, 220.0);
+        let right = WIDTH - (longest + 16.0).clamp(132.0, 220.0);
         Self { left: 44.0, right, top, bottom: top + height, end_s: view.end_s, low, high }
     }
 
@@ -78,20 +78,25 @@ impl Frame {
         }
     }
 
-    /// A bound: a broken line.
-    pub(super) fn bound_line(&self, value: f64) -> Markup {
+    /// The bounds that fall within the frame: broken lines.
+    pub(super) fn bound_lines(&self, bounds: &[Bound]) -> Markup {
         html! {
-            @if value > self.low && value < self.high {
-                (svg::line((self.left, self.y(value)), (self.right, self.y(value)), "bad", "6 4"))
+            @for bound in bounds.iter().filter(|bound| self.holds(bound)) {
+                @let y = self.y(bound.value);
+                (svg::line((self.left, y), (self.right, y), bound.role, if bound.role == "bad" { "6 4" } else { "2 4" }))
             }
         }
     }
 
-    /// At the right, the names of nodes beside `ends` (node, last value), and that of a bound.
-    pub(super) fn labels(&self, view: &View<'_>, ends: &[(usize, f64)], bound: Option<(f64, &str)>) -> Markup {
-        let bound = bound.filter(|(value, _)| *value > self.low && *value < self.high);
-        let wanted: Vec<f64> =
-            ends.iter().map(|(_, value)| *value).chain(bound.map(|(value, _)| value)).map(|v| self.y(v)).collect();
+    fn holds(&self, bound: &Bound) -> bool {
+        bound.value > self.low && bound.value < self.high
+    }
+
+    /// At the right, the names of nodes beside `ends` (node, last value), and those of bounds.
+    pub(super) fn labels(&self, view: &View<'_>, ends: &[(usize, f64)], bounds: &[Bound]) -> Markup {
+        let bounds: Vec<&Bound> = bounds.iter().filter(|bound| self.holds(bound)).collect();
+        let values = ends.iter().map(|(_, value)| *value).chain(bounds.iter().map(|bound| bound.value));
+        let wanted: Vec<f64> = values.map(|value| self.y(value)).collect();
         let placed = svg::spread(&wanted, 15.0, self.top, self.bottom - 4.0);
         let at = |y: f64| (self.right + 8.0, y + 4.5);
         html! {
@@ -100,8 +105,8 @@ impl Frame {
                 @let ink = Ink { class: &class, fill: palette::node(*node).light, bold: true, halo: false };
                 (text(at(*y), Anchor::Start, ink, view.nodes[*node].as_str()))
             }
-            @if let (Some((_, name)), Some(y)) = (bound, placed.last()) {
-                (text(at(*y), Anchor::Start, Ink::role("bad"), name))
+            @for (bound, y) in bounds.iter().zip(&placed[ends.len()..]) {
+                (text(at(*y), Anchor::Start, Ink::role(bound.role), &bound.name))
             }
         }
     }
@@ -113,9 +118,17 @@ impl Frame {
     }
 }
 
-/// A height in which the names of all nodes and of a bound have room, of `least` or more.
+/// A value that means something, as a broken line with its name.
+pub(super) struct Bound {
+    pub(super) value: f64,
+    pub(super) name: String,
+    /// `bad` or `dim`.
+    pub(super) role: &'static str,
+}
+
+/// A height in which the names of all nodes and of three bounds have room, of `least` or more.
 pub(super) fn room_for_names(view: &View<'_>, least: f64) -> f64 {
-    least.max((view.nodes.len() + 1) as f64 * 15.0)
+    least.max((view.nodes.len() + 3) as f64 * 15.0)
 }
 
 /// 1, 2 or 5 times a power of ten, at least `least`.

@@ -2,13 +2,10 @@
 
 use maud::html;
 
-use super::frame::{Frame, TIMES, nice_top, room_for_names};
+use super::frame::{Bound, Frame, TIMES, nice_top, room_for_names};
 use super::{nothing, ribbon};
 use crate::svg::{Anchor, Drawing, Ink, text};
 use crate::view::View;
-
-/// From here on the threshold policy calls a load bad, if it is not told otherwise.
-const BAD: f64 = 8.0;
 
 /// One line a node.
 pub(crate) fn load(view: &View<'_>) -> Drawing {
@@ -19,8 +16,10 @@ pub(crate) fn load(view: &View<'_>) -> Drawing {
         return nothing(&label, "No load was measured.");
     }
     let largest = values().fold(1.0, f64::max);
-    let has_bound = view.summary.policy == "threshold" && largest > BAD * 0.5;
-    let high = nice_top(largest.max(if has_bound { BAD * 1.15 } else { 2.0 }));
+    let bounds = bounds(view);
+    // A bound that was never come near would only make the lines flat.
+    let near = bounds.iter().map(|bound| bound.value).filter(|value| largest > value * 0.5).fold(0.0, f64::max);
+    let high = nice_top(largest.max(near * 1.15).max(2.0));
     let only = match view.workloads[..] {
         [only] => Some(only),
         _ => None,
@@ -39,11 +38,21 @@ pub(crate) fn load(view: &View<'_>) -> Drawing {
         (ribbon::tint(&frame, &stretches))
         (frame.levels("load (1 = idle)", 5))
         @for (node, points) in series.iter().enumerate() { (frame.node_line(node, points, 2.0)) }
-        @if has_bound { (frame.bound_line(BAD)) }
-        (frame.labels(view, &ends, has_bound.then_some((BAD, "bad from 8"))))
+        (frame.bound_lines(&bounds))
+        (frame.labels(view, &ends, &bounds))
         (frame.times())
         (ribbon::ribbon(view, &frame, ribbon_top, &stretches))
         (ribbon::marks(view, &frame, ribbon_top, only))
     };
     Drawing { height: frame.bottom + TIMES, label, body }
+}
+
+/// What the policy calls healthy and bad, if it has such parameters.
+fn bounds(view: &View<'_>) -> Vec<Bound> {
+    let bound = |parameter: &str, name: &str, role| {
+        let value = view.parameter(parameter)?;
+        Some(Bound { value, name: format!("{name} {value}"), role })
+    };
+    let healthy = bound("load_healthy_below", "healthy below", "dim");
+    healthy.into_iter().chain(bound("load_average_below", "bad from", "bad")).collect()
 }

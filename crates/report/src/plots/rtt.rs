@@ -3,7 +3,7 @@
 use godwit_model::UserName;
 use maud::{Markup, html};
 
-use super::frame::{Frame, TIMES, nice_top, room_for_names};
+use super::frame::{Bound, Frame, TIMES, nice_top, room_for_names};
 use super::{nothing, ribbon};
 use crate::palette;
 use crate::svg::{self, Anchor, Drawing, Ink, text};
@@ -42,6 +42,7 @@ fn panel(view: &View<'_>, user: &UserName, top: f64) -> (Markup, f64) {
     let bound = view.summary.rtt_bound_ms;
     let largest = series.iter().flatten().filter_map(|(_, rtt)| *rtt).fold(0.0, f64::max);
     let high = nice_top(largest.max(if bound.is_finite() { bound * 1.15 } else { 0.0 }).max(1.0));
+    let bounds = bounds(view);
     let title = match workload {
         Some(workload) => format!("{user}: distance to each node; the band shows which node serves its {workload}"),
         None => format!("{user}: distance to each node"),
@@ -59,14 +60,27 @@ fn panel(view: &View<'_>, user: &UserName, top: f64) -> (Markup, f64) {
         (frame.levels("rtt, ms", 5))
         @for (node, points) in series.iter().enumerate() { (frame.node_line(node, points, 1.6)) }
         (serving(&frame, &series, &stretches))
-        (frame.bound_line(bound))
-        (frame.labels(view, &ends, Some((bound, &format!("bound {}", ms(bound))))))
+        (frame.bound_lines(&bounds))
+        (frame.labels(view, &ends, &bounds))
         @if let Some(strip) = &strip { (strip_body(strip, &stretches, &silences)) }
         (last.times())
         (ribbon::ribbon(view, &frame, ribbon_top, &stretches))
         (ribbon::marks(view, &Frame { bottom: last.bottom, ..frame }, ribbon_top, workload))
     };
     (markup, last.bottom + TIMES + 12.0)
+}
+
+/// The scenario's bound, and what the policy calls good and bad, if it has such parameters.
+fn bounds(view: &View<'_>) -> Vec<Bound> {
+    let bound = view.summary.rtt_bound_ms;
+    let mut bounds = vec![Bound { value: bound, name: format!("bound {}", ms(bound)), role: "bad" }];
+    for (parameter, name) in [("rtt_good_below_ms", "good below"), ("rtt_average_below_ms", "bad from")] {
+        // Where both are the same, one line says it.
+        if let Some(value) = view.parameter(parameter).filter(|value| *value != bound) {
+            bounds.push(Bound { value, name: format!("{name} {value}"), role: "dim" });
+        }
+    }
+    bounds
 }
 
 /// The line of the node that serves is drawn once more, thick, while it does.

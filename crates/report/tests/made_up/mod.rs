@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 
 use godwit_model::{
-    Bytes, ClientSummary, Load, MigrationId, MigrationRecord, NodeName, Outcome, Phase, PhaseTime, Rtt, RunRecord,
-    Sample, Strategy, Summary, Time, UserName, UserSummary, WorkloadKind, WorkloadName, WorkloadSummary,
+    Baseline, BaselineMove, Bytes, ClientSummary, Load, MigrationId, MigrationRecord, NodeName, Outcome, Phase,
+    PhaseTime, Rtt, RunRecord, Sample, Strategy, Summary, Time, UserName, UserSummary, WorkloadKind, WorkloadName,
+    WorkloadSummary,
 };
 
 fn node(n: usize) -> NodeName {
@@ -138,5 +139,23 @@ pub(crate) fn empty() -> RunRecord {
     record.samples.clear();
     let summary = &mut record.summary;
     (summary.migrations, summary.users, summary.clients) = (Vec::new(), Vec::new(), Vec::new());
+    record
+}
+
+/// What the first run would have cost with plain runc.
+pub(crate) fn beside_runc() -> RunRecord {
+    let mut record = run();
+    let moved = |from, to, freeze_ms| BaselineMove {
+        from: node(from),
+        to: node(to),
+        freeze_ms,
+        gap_ms: Some(freeze_ms + 14.0),
+        checkpoint_ms: 130.0,
+        transfer_ms: 61.25,
+        restore_ms: 120.0,
+        switch_ms: 8.0,
+    };
+    let moves = vec![moved(1, 2, 330.5), moved(2, 3, 410.0), moved(3, 1, 320.25)];
+    record.summary.baseline = Some(Baseline { tool: Baseline::RUNC.into(), moves });
     record
 }
