@@ -4,6 +4,8 @@ use std::fmt;
 use std::io::Write;
 use std::process::ExitCode;
 
+use godwit_testbed::TestbedError;
+
 /// What a command returns: its exit status, or why it could not do its work.
 pub type Result<T = ExitCode> = std::result::Result<T, Failure>;
 
@@ -74,5 +76,24 @@ impl<T, E: Into<anyhow::Error>> Fail<T> for std::result::Result<T, E> {
 
     fn failed_to(self, what: impl fmt::Display + Send + Sync + 'static) -> Result<T> {
         self.map_err(|e| Failure { code: NOT_WELL, error: e.into().context(what) })
+    }
+}
+
+/// Says which exit status it leads to that a testbed does not stand.
+pub trait NoTestbed<T> {
+    /// The host lacks something, the request is not right, or it did not go well.
+    fn no_testbed(self) -> Result<T>;
+}
+
+impl<T> NoTestbed<T> for std::result::Result<T, TestbedError> {
+    fn no_testbed(self) -> Result<T> {
+        self.map_err(|error| {
+            let code = match &error {
+                error if error.is_lack() => LACKING,
+                error if error.is_bad_request() => BAD_INPUT,
+                _ => NOT_WELL,
+            };
+            Failure { code, error: error.into() }
+        })
     }
 }

@@ -222,6 +222,7 @@ fn kvm() -> Finding {
     if is_device && File::options().read(true).write(true).open("/dev/kvm").is_ok() {
         finding("kvm", Has::Yes, "/dev/kvm opens (whether guests run in it is not tried)", None)
     } else {
-        finding("kvm", Has::Partly, "no /dev/kvm", follows)
+        let detail = if is_device { "/dev/kvm cannot be opened" } else { "no /dev/kvm" };
+        finding("kvm", Has::Partly, detail, follows)
     }
 }

@@ -112,4 +112,9 @@ impl TestbedError {
     pub fn is_lack(&self) -> bool {
         matches!(self, Self::NotRoot | Self::Lacks { .. })
     }
+
+    /// Whether it was asked for something that cannot be.
+    pub fn is_bad_request(&self) -> bool {
+        matches!(self, Self::Running { .. } | Self::Unsupported(_))
+    }
 }

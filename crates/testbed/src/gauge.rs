@@ -50,7 +50,7 @@ impl Gauge {
             scenario: scenario.name.clone(),
             policy: policy.to_owned(),
             speed,
-            duration_s: (!standing).then(|| scenario.duration.as_secs_f64()),
+            duration_s: (!standing).then_some(scenario.duration.as_secs_f64()),
             nodes: scenario.nodes.iter().map(|n| n.name.clone()).collect(),
             workloads: scenario.workloads.iter().map(|w| (w.name.clone(), address(&w.name))).collect(),
             clients,

@@ -51,7 +51,10 @@ fn decide(policy: &str, parameters: &serde_json::Value, file: &Path) -> Result {
             continue;
         }
         let snapshot: Snapshot = serde_json::from_str(&line).map_err(|error| {
-            Failure::new(BAD_INPUT, format!("{name}:{}:{}: this is no snapshot: {error}", number + 1, error.column()))
+            // serde_json counts lines within the line.
+            let (column, what) = (error.column(), error.to_string());
+            let what = what.split_once(" at line ").map_or(what.as_str(), |(what, _)| what);
+            Failure::new(BAD_INPUT, format!("{name}:{}:{column}: this is no snapshot: {what}", number + 1))
         })?;
         let decisions = policy.decide(&snapshot);
         let answer = match decisions.as_slice() {

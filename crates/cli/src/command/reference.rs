@@ -13,8 +13,20 @@ use crate::args::Cli;
 use crate::failure::{Fail, Result};
 
 pub fn completions(shell: Shell) -> Result {
-    clap_complete::generate(shell, &mut Cli::command(), "godwit", &mut io::stdout());
+    clap_complete::generate(shell, &mut shown(&Cli::command()), "godwit", &mut io::stdout());
     Ok(ExitCode::SUCCESS)
+}
+
+/// Without what is hidden, which bash would be told of all the same.
+fn shown(whole: &Command) -> Command {
+    let commands = whole.get_subcommands().filter(|sub| !sub.is_hide_set());
+    let version = whole.get_version().unwrap_or_default().to_owned();
+    Command::new("godwit")
+        .version(version)
+        .propagate_version(true)
+        .disable_help_subcommand(true)
+        .args(whole.get_arguments())
+        .subcommands(commands)
 }
 
 pub fn man(dir: &Path) -> Result {

@@ -1,5 +1,6 @@
 //! `godwit run`: a scenario in a world, and its report.
 
+use std::fs;
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -14,7 +15,7 @@ use godwit_sim::SimConfig;
 use godwit_testbed::{DriveOptions, Stop, Testbed, TestbedConfig, TestbedName, drive};
 
 use crate::args::{Run, World};
-use crate::failure::{Fail, INTERRUPTED, LACKING, NOT_WELL, Result};
+use crate::failure::{Fail, INTERRUPTED, NOT_WELL, NoTestbed, Result};
 use crate::interrupt::stop_on_signal;
 use crate::view;
 
@@ -28,8 +29,7 @@ pub fn run(args: Run) -> Result {
     let policy = choose_policy(&args, &scenario)?;
     let world = if args.world == World::Sim { "sim" } else { "testbed" };
     let out = args.out.unwrap_or_else(|| PathBuf::from(format!("out/{}-{world}", scenario.name)));
-    // A folder that cannot be written is told before the drive, not after it.
-    godwit_report::prepare(&out).bad_input()?;
+    let _folder = OutFolder::prepare(&out)?;
     match args.world {
         World::Sim => {
             let run = godwit_sim::run(&scenario, SimConfig::new(&scenario, policy));
@@ -41,6 +41,30 @@ pub fn run(args: Run) -> Result {
             let image = args.image.node_image.unwrap_or_else(godwit_testbed::default_image);
             on_testbed(&args.name, image, &scenario, policy, &out, args.json, &stop, |_, _| Ok(()))
         }
+    }
+}
+
+/// The output folder, made before the run: that it cannot be written is told before the drive, not after it. Where nothing
+/// comes of the run it is taken away again.
+#[derive(Debug)]
+pub struct OutFolder {
+    /// The folders that were not there before, innermost first.
+    made: Vec<PathBuf>,
+}
+
+impl OutFolder {
+    pub fn prepare(out: &Path) -> Result<Self> {
+        let missing = out.ancestors().take_while(|dir| !dir.as_os_str().is_empty() && !dir.exists());
+        let made = missing.map(Path::to_owned).collect();
+        godwit_report::prepare(out).bad_input()?;
+        Ok(Self { made })
+    }
+}
+
+impl Drop for OutFolder {
+    fn drop(&mut self) {
+        // Fails, as it should, where there is something in it.
+        self.made.iter().all(|dir| fs::remove_dir(dir).is_ok());
     }
 }
 
@@ -76,8 +100,7 @@ pub fn on_testbed(
         Err(godwit_testbed::TestbedError::Interrupted) => return Ok(ExitCode::from(INTERRUPTED)),
         Err(error) => {
             view.leave();
-            let code = if error.is_lack() { LACKING } else { NOT_WELL };
-            return Err(error).exit_with(code);
+            return Err(error).no_testbed();
         }
     };
     let options = DriveOptions {

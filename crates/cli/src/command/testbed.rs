@@ -3,15 +3,19 @@
 use std::fs::{self, File};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode, Stdio};
+use std::process::{Child, Command, ExitCode, ExitStatus, Stdio};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use godwit_scenario::Scenario;
-use godwit_testbed::{Ask, DriveOptions, Reply, Testbed, TestbedConfig, TestbedName, ask, drive, remove_leftovers};
+use godwit_testbed::{
+    Ask, DriveOptions, Reply, Stop, Testbed, TestbedConfig, TestbedName, ask, drive, remove_leftovers,
+};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 use crate::args;
-use crate::failure::{Fail, Failure, INTERRUPTED, LACKING, NOT_WELL, Result};
+use crate::failure::{Fail, Failure, INTERRUPTED, NOT_WELL, NoTestbed, Result};
 use crate::interrupt::stop_on_signal;
 use crate::view;
 
@@ -53,10 +57,7 @@ fn stand(name: &TestbedName, image: PathBuf, scenario: &Scenario) -> Result {
     let testbed = match Testbed::up(&config, &stop, &mut |note| view.note(note)) {
         Ok(testbed) => testbed,
         Err(godwit_testbed::TestbedError::Interrupted) => return Ok(ExitCode::from(INTERRUPTED)),
-        Err(error) => {
-            let code = if error.is_lack() { LACKING } else { NOT_WELL };
-            return Err(error).exit_with(code);
-        }
+        Err(error) => return Err(error).no_testbed(),
     };
     let options = DriveOptions {
         policy: godwit_policy::build("never", &serde_json::Value::Null).bad_input()?,
@@ -77,6 +78,7 @@ fn background(name: &TestbedName, image: &Path, scenario: Option<&Path>) -> Resu
             format!("a testbed named {name} runs already; end it with: godwit testbed down --name {name}"),
         ));
     }
+    let stop = stop_on_signal()?;
     let log_path = std::env::temp_dir().join(format!("godwit-testbed-{name}.log"));
     let log = File::create(&log_path).failed_to(format!("{} cannot be written", log_path.display()))?;
     let said = log.try_clone()?;
@@ -85,34 +87,60 @@ fn background(name: &TestbedName, image: &Path, scenario: Option<&Path>) -> Resu
     if let Some(scenario) = scenario {
         command.arg(fs::canonicalize(scenario).bad_input()?);
     }
-    // A process group of its own: ^C in this terminal is not for it.
+    // A process group of its own: ^C in this terminal is for it while it comes up (it is passed on), not afterwards.
     let mut child = command.process_group(0).stdin(Stdio::null()).stdout(log).stderr(said).spawn()?;
-    let mut waited = Duration::ZERO;
+    let ended = wait_for(name, &mut child, &stop);
+    let log = fs::read_to_string(&log_path).unwrap_or_default();
+    let _ = fs::remove_file(&log_path);
+    match ended? {
+        None => Ok(ExitCode::SUCCESS),
+        Some(status) => {
+            let code = status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(NOT_WELL);
+            if code == INTERRUPTED {
+                return Ok(ExitCode::from(INTERRUPTED));
+            }
+            // What it did comes before what went wrong.
+            let (did, wrong) = match log.rfind("godwit: ") {
+                Some(at) if at == 0 || log[..at].ends_with('\n') => (&log[..at], &log[at + "godwit: ".len()..]),
+                _ => ("", log.as_str()),
+            };
+            eprint!("{did}");
+            let wrong = if wrong.trim().is_empty() { "the testbed ended without a word" } else { wrong.trim() };
+            Err(Failure::new(code, wrong.to_owned()))
+        }
+    }
+}
+
+/// Waits until the testbed answers (and says so), or until its process has ended, whose status is returned.
+fn wait_for(name: &TestbedName, child: &mut Child, stop: &Stop) -> Result<Option<ExitStatus>> {
+    let started = Instant::now();
+    let mut passed_on = false;
     loop {
-        if let Ok(Reply::Status { live }) = ask(name, &Ask::Status, |_| ()) {
-            let _ = fs::remove_file(&log_path);
+        // First, so that an older testbed of this name does not answer in its place.
+        if let Some(status) = child.try_wait()? {
+            return Ok(Some(status));
+        }
+        if stop.is_asked() {
+            if !passed_on {
+                let pid = i32::try_from(child.id()).map(Pid::from_raw)?;
+                kill(pid, Signal::SIGTERM)?;
+                passed_on = true;
+            }
+        } else if let Ok(Reply::Status { live }) = ask(name, &Ask::Status, |_| ()) {
             let at: Vec<String> =
                 live.workloads.iter().map(|w| format!("{} on {} at {}", w.name, w.node, w.service)).collect();
             println!("testbed {name} is up: {}", at.join(", "));
             println!("  godwit status --name {name}\n  godwit testbed down --name {name}");
-            return Ok(ExitCode::SUCCESS);
+            return Ok(None);
         }
-        if let Some(status) = child.try_wait()? {
-            let log = fs::read_to_string(&log_path).unwrap_or_default();
-            let _ = fs::remove_file(&log_path);
-            let said = log.trim().strip_prefix("godwit: ").unwrap_or(log.trim()).to_owned();
-            let code = status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(NOT_WELL);
-            return Err(Failure::new(code, said));
-        }
-        if waited >= PATIENCE {
-            // It ends in order on SIGTERM as on ^C, which this process has no better way to say than by its socket.
+        if started.elapsed() >= PATIENCE {
             let _ = child.kill();
             let _ = child.wait();
             let _ = remove_leftovers(name);
-            return Err(Failure::new(NOT_WELL, format!("the testbed did not come up in {} s", PATIENCE.as_secs())));
+            let what = if passed_on { "end" } else { "come up" };
+            return Err(Failure::new(NOT_WELL, format!("the testbed did not {what} in {} s", PATIENCE.as_secs())));
         }
         thread::sleep(LOOK_EVERY);
-        waited += LOOK_EVERY;
     }
 }
 
@@ -127,13 +155,7 @@ fn down(name: &TestbedName) -> Result {
         return Ok(ExitCode::SUCCESS);
     }
     // Nobody answers: it was killed, or there is none.
-    let found = match remove_leftovers(name) {
-        Ok(found) => found,
-        Err(error) => {
-            let code = if error.is_lack() { LACKING } else { NOT_WELL };
-            return Err(error).exit_with(code);
-        }
-    };
+    let found = remove_leftovers(name).no_testbed()?;
     if found.is_empty() {
         println!("there is no testbed {name}, and nothing of one");
     } else {

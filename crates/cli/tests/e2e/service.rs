@@ -1,0 +1,70 @@
+//! A workload that is no part of Godwit: an echo service in Perl, and a client of it in the user's namespace.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpStream;
+use std::thread;
+
+use nix::sched::{CloneFlags, setns};
+
+use super::bed::Bed;
+use super::{PATIENCE, until};
+
+/// Answers each line with the number of lines so far, so that a copy that began anew is found out.
+const ECHO: &str = r#"use IO::Socket::INET; use IO::Select;
+my $l = IO::Socket::INET->new(Listen => 16, LocalPort => 5555, ReuseAddr => 1) or die "listen: $!";
+my ($s, $n) = (IO::Select->new($l), 0);
+while (1) { for my $h ($s->can_read) {
+  if ($h == $l) { $s->add(scalar $l->accept) }
+  elsif (sysread $h, my $line, 4096) { syswrite $h, ++$n . " $line" }
+  else { $s->remove($h); close $h } } }"#;
+
+/// A scenario of two nodes, `a` and `b`, and a workload `app` on `a` that runs `command`.
+pub fn scenario(command: &[&str]) -> String {
+    let command = serde_json::to_string(command).expect("plain strings");
+    format!(
+        "version: 1\nname: custom\nduration: 60s\n\
+         nodes: [ {{ name: a }}, {{ name: b }} ]\n\
+         users: [ {{ name: car, rtt: {{ a: 1ms, b: 2ms }} }} ]\n\
+         workloads:\n  - {{ name: app, node: a, users: [car], port: 5555, command: {command} }}\n"
+    )
+}
+
+/// The same with the echo service, which does `first` (Perl) before it listens.
+pub fn echo(first: &str) -> String {
+    scenario(&["perl", "-e", &format!("{first}\n{ECHO}")])
+}
+
+/// A connection of the user's to the service.
+#[derive(Debug)]
+pub struct Client {
+    stream: BufReader<TcpStream>,
+    answers: u64,
+}
+
+impl Client {
+    /// Connects from the user's namespace.
+    pub fn connect(bed: &Bed) -> Self {
+        let status = bed.status();
+        let address: std::net::SocketAddr =
+            status["workloads"][0]["service"].as_str().expect("an address").parse().expect("an address");
+        let netns = format!("/run/netns/godwit.{}.user.car", bed.name());
+        let stream = thread::spawn(move || {
+            setns(File::open(netns).expect("the user is there"), CloneFlags::CLONE_NEWNET).expect("we are root");
+            until("a connection", || TcpStream::connect_timeout(&address, PATIENCE).ok())
+        });
+        let stream = stream.join().expect("it connects");
+        stream.set_read_timeout(Some(PATIENCE)).expect("a time");
+        Self { stream: BufReader::new(stream), answers: 0 }
+    }
+
+    /// Asks once; the connection must live and the service must be the same as before.
+    #[track_caller]
+    pub fn ask(&mut self) {
+        writeln!(self.stream.get_mut(), "hello").expect("the connection lives");
+        let mut line = String::new();
+        self.stream.read_line(&mut line).expect("the connection lives");
+        self.answers += 1;
+        assert_eq!(line, format!("{} hello\n", self.answers));
+    }
+}
