@@ -83,8 +83,9 @@ say "making $SUITE from the host's own mirror (about half a minute, 0.4 GB)"
 # check-valid-until=no: the release files of suites that still move expire within a week, and a mirror that lags is no
 # reason to fail. They are verified by signature all the same.
 # A mount namespace of its own: whatever mmdebstrap mounts is gone with it, however it ends.
-if ! unshare --mount --propagation private \
-    mmdebstrap --mode=root --variant=essential --format=directory --quiet \
+own_mounts=(unshare --mount --propagation private)
+"${own_mounts[@]}" true 2>/dev/null || own_mounts=() # in a plain chroot it cannot be had
+if ! "${own_mounts[@]}" mmdebstrap --mode=root --variant=essential --format=directory --quiet \
     --include="$(IFS=,; printf '%s' "${PACKAGES[*]}")" \
     --aptopt='APT::Install-Recommends "false"' \
     --aptopt='Acquire::Languages "none"' \

@@ -106,7 +106,7 @@ if ! rust_is_ready; then
     [[ -n $only_check ]] && die "cargo is ${have:-missing}, $wanted is needed"
     if ! command -v rustup >/dev/null; then
         # Debian packages rustup since trixie, not in bookworm.
-        if apt-cache show rustup >/dev/null 2>&1; then
+        if apt-cache policy rustup 2>/dev/null | grep -q 'Candidate: [0-9]'; then
             say "installing rustup from its Debian package"
             apt_install rustup
         else
