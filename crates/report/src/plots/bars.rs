@@ -2,7 +2,7 @@
 
 use maud::{Markup, html};
 
-use super::frame::{nice_step, nice_top};
+use super::frame::nice_step;
 use crate::palette::role;
 use crate::svg::{self, Anchor, Ink, WIDTH, text, text_width};
 use crate::words::ms;
@@ -32,7 +32,9 @@ pub(super) struct Part {
 impl Scale {
     /// From `left` to the right edge, with room for `worst`.
     pub(super) fn new(worst: f64, left: f64) -> Self {
-        Self { left, right: WIDTH - 120.0, high: nice_top(worst.max(JITTER_BUFFER_MS.1 * 1.25)) }
+        let worst = worst.max(JITTER_BUFFER_MS.1 * 1.25);
+        let step = nice_step(worst / 8.0);
+        Self { left, right: WIDTH - 120.0, high: (worst / step).ceil() * step }
     }
 
     pub(super) fn x(&self, ms: f64) -> f64 {
