@@ -82,7 +82,8 @@ trap 'exit 143' TERM
 say "making $SUITE from the host's own mirror (about half a minute, 0.4 GB)"
 # check-valid-until=no: the release files of suites that still move expire within a week, and a mirror that lags is no
 # reason to fail. They are verified by signature all the same.
-# A mount namespace of its own: whatever mmdebstrap mounts is gone with it, however it ends.
+# A mount namespace of its own: whatever mmdebstrap mounts is gone with it, however it ends. It keeps the lock's
+# descriptor: if this script is killed, the next run waits until mmdebstrap too has ended.
 own_mounts=(unshare --mount --propagation private)
 "${own_mounts[@]}" true 2>/dev/null || own_mounts=() # in a plain chroot it cannot be had
 if ! "${own_mounts[@]}" mmdebstrap --mode=root --variant=essential --format=directory --quiet \
@@ -95,7 +96,7 @@ if ! "${own_mounts[@]}" mmdebstrap --mode=root --variant=essential --format=dire
     --dpkgopt='path-exclude=/usr/share/info/*' \
     --dpkgopt='path-exclude=/usr/share/locale/*' \
     "$SUITE" "$tmp/rootfs" \
-    "deb [signed-by=$keyring check-valid-until=no] $mirror $SUITE main" >"$tmp/log" 2>&1 9>&-; then
+    "deb [signed-by=$keyring check-valid-until=no] $mirror $SUITE main" >"$tmp/log" 2>&1; then
     cp "$tmp/log" "$cache/failed.log"
     tail -n 5 "$tmp/log" >&2
     die "mmdebstrap failed; its whole output is in $cache/failed.log"
