@@ -55,8 +55,6 @@ pub trait Fail<T> {
     fn bad_input(self) -> Result<T>;
     /// What was asked for is not right; `what` names it.
     fn bad_input_in(self, what: impl fmt::Display + Send + Sync + 'static) -> Result<T>;
-    /// With this exit status.
-    fn exit_with(self, code: u8) -> Result<T>;
     /// Could not do it; `what` says what.
     fn failed_to(self, what: impl fmt::Display + Send + Sync + 'static) -> Result<T>;
 }
@@ -68,10 +66,6 @@ impl<T, E: Into<anyhow::Error>> Fail<T> for std::result::Result<T, E> {
 
     fn bad_input_in(self, what: impl fmt::Display + Send + Sync + 'static) -> Result<T> {
         self.map_err(|e| Failure { code: BAD_INPUT, error: e.into().context(what) })
-    }
-
-    fn exit_with(self, code: u8) -> Result<T> {
-        self.map_err(|e| Failure { code, error: e.into() })
     }
 
     fn failed_to(self, what: impl fmt::Display + Send + Sync + 'static) -> Result<T> {

@@ -102,6 +102,15 @@ pub enum TestbedError {
     /// Load.
     #[error("a node cannot be loaded")]
     Stress(#[from] StressError),
+    /// A move that is compared.
+    #[error("the comparison: {what}")]
+    Compare {
+        /// What failed.
+        what: String,
+        /// Why.
+        #[source]
+        source: Option<godwit_criu::Error>,
+    },
     /// It was asked to stop.
     #[error("interrupted")]
     Interrupted,

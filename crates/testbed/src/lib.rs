@@ -19,7 +19,9 @@
 //!   [`remove_leftovers`] takes away the names that remain;
 //! - testbeds with different names do not meet.
 
+mod backhaul;
 mod cgroup;
+mod compare;
 mod container;
 mod doctor;
 mod drive;
@@ -39,6 +41,7 @@ mod stress;
 mod world;
 
 pub use cgroup::CgroupError;
+pub use compare::{Compared, compare};
 pub use doctor::{Finding, Has, examine};
 pub use drive::{DriveOptions, Run, drive};
 pub use error::TestbedError;

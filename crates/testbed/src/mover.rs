@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::fs;
 use std::io;
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::thread::{self, JoinHandle};
@@ -17,6 +17,7 @@ use godwit_migration::{ImageError, PartError, Side, Source, Target, Traffic, rec
 use godwit_model::Bytes;
 use godwit_net::Rule;
 
+use crate::backhaul;
 use crate::container::Container;
 use crate::network::{Network, NodeNet, ServiceNet};
 use crate::node::Node;
@@ -27,8 +28,6 @@ const STAGE_LIMIT: Duration = Duration::from_secs(30);
 const FREEZE_LIMIT: Duration = Duration::from_secs(30);
 /// Before the holds' own rules.
 const FENCE_PRIORITY: u32 = 50;
-/// How long the image stream may stall.
-const STALL: Duration = Duration::from_secs(10);
 
 /// What source and target tell each other before the freeze.
 #[derive(Debug, Default)]
@@ -230,28 +229,11 @@ impl<'a> TargetSide<'a> {
 
     /// Joins the two nodes over the backhaul and starts to receive.
     fn connect(&mut self) -> Result<(), PartError> {
-        let failed = |what: &str| {
-            let what = format!("{what} over the backhaul");
-            move |e| PartError::caused_by(what, e)
-        };
-        let listener = (self.to.netns)
-            .enter(|| TcpListener::bind((self.to.backhaul(), 0)))
-            .map_err(net("enter the target's network"))?
-            .map_err(failed("listen"))?;
-        let address: SocketAddr = listener.local_addr().map_err(failed("listen"))?;
-        let stream = (self.from.netns)
-            .enter(|| TcpStream::connect_timeout(&address, STALL))
-            .map_err(net("enter the source's network"))?
-            .map_err(failed("connect"))?;
-        let (mut incoming, _) = listener.accept().map_err(failed("accept"))?;
-        for end in [&stream, &incoming] {
-            end.set_nodelay(true).map_err(failed("set up the stream"))?;
-            end.set_write_timeout(Some(STALL)).map_err(failed("set up the stream"))?;
-        }
-        stream.set_read_timeout(Some(STALL)).map_err(failed("set up the stream"))?;
+        let (stream, mut incoming) = backhaul::connect(self.from, self.to)?;
         let dir = self.images.clone();
         let receive = move || receive_dir(&dir, &mut incoming);
-        let receiver = thread::Builder::new().name("images".into()).spawn(receive).map_err(failed("receive"))?;
+        let receiver = thread::Builder::new().name("images".into()).spawn(receive);
+        let receiver = receiver.map_err(|e| PartError::caused_by("start to receive", e))?;
         self.receiver = Some(receiver);
         self.between.borrow_mut().stream = Some(stream);
         Ok(())

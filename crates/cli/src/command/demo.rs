@@ -1,5 +1,6 @@
-//! `godwit demo`: the car and the load at once, on the testbed, then the same move by plain runc for comparison.
+//! `godwit demo`: the car and the load at once, on the testbed, then the same moves by plain runc for comparison.
 
+use godwit_model::Baseline;
 use godwit_scenario::Scenario;
 
 use crate::args::Demo;
@@ -7,6 +8,8 @@ use crate::failure::{Fail, Result};
 use crate::interrupt::stop_on_signal;
 
 const SCENARIO: &str = include_str!("../../../../scenarios/car-and-load.yaml");
+/// Moves there and back by plain runc.
+const ROUNDS: u32 = 2;
 
 pub fn run(args: Demo) -> Result {
     let mut scenario = Scenario::parse(SCENARIO, "car-and-load.yaml").bad_input()?;
@@ -21,5 +24,15 @@ pub fn run(args: Demo) -> Result {
         scenario.duration.as_secs_f64() / args.speed,
         args.speed,
     );
-    super::run::on_testbed(&args.name, image, &scenario, policy, &args.out, false, &stop, |_, _| Ok(()))
+    let (workload, user) = (scenario.workloads[0].name.clone(), scenario.users[0].name.clone());
+    let nodes: Vec<_> = scenario.nodes.iter().map(|node| node.name.clone()).collect();
+    super::run::on_testbed(&args.name, image, &scenario, policy, &args.out, false, &stop, |testbed, record| {
+        eprintln!("For comparison, the same container moved by plain runc checkpoint and runc restore:");
+        let at = testbed.placement()[&workload].clone();
+        let Some(other) = nodes.iter().find(|node| **node != at) else { return Ok(()) };
+        let note = |note: &str| eprintln!("  {note}");
+        let compared = godwit_testbed::compare(testbed, &workload, &user, other, ROUNDS, false, &stop, note)?;
+        record.summary.baseline = Some(Baseline { tool: Baseline::RUNC.into(), moves: compared.plain });
+        Ok(())
+    })
 }
