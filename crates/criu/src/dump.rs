@@ -423,7 +423,9 @@ impl Source {
             evasive_devices: Some(true),
             shell_job: Some(false),
             orphan_pts_master: Some(true),
-            link_remap: Some(true),
+            // A second name for an open file that has lost its own would stay in the source's file system, where the
+            // restore cannot find it: better the dump fails.
+            link_remap: Some(false),
             notify_scripts: Some(true),
             // The caller keeps the packets away, since before the freeze.
             network_lock: Some(NetworkLock::Skip.into()),
