@@ -22,9 +22,9 @@ use crate::limit::Limit;
 use crate::node::NodeEnv;
 use crate::plan::{self, RestorePlan};
 use crate::process;
+use crate::released::ReleasedDump;
 use crate::rpc::{CgroupMode, NetworkLock, Opts, Req, ReqType};
 use crate::runc::{Runc, Status};
-use crate::sockets;
 use crate::swrk::{Said, Swrk};
 use crate::tmpfs;
 
@@ -130,12 +130,6 @@ pub struct FrozenDump {
 #[derive(Debug)]
 pub struct HeldDump {
     inner: Option<(Source, Swrk)>,
-}
-
-/// CRIU has let go; the container still stands in its frozen cgroup, its sockets as they were.
-#[derive(Debug)]
-pub struct ReleasedDump {
-    source: Option<Source>,
 }
 
 impl PreparedDump {
@@ -306,9 +300,7 @@ impl HeldDump {
         let start = Instant::now();
         let _ = swrk.answer(false);
         let (mut released, result) = release(source, swrk);
-        if let Some(source) = &mut released.source {
-            source.times.decision = start.elapsed();
-        }
+        released.took(start.elapsed());
         match result {
             Ok(()) => Ok(released),
             Err(error) => Err(Box::new(HandedBack { error, back: released })),
@@ -333,34 +325,8 @@ impl Drop for HeldDump {
     }
 }
 
-impl ReleasedDump {
-    /// The container's id.
-    pub fn id(&self) -> &str {
-        self.source.as_ref().map_or("", |source| &source.id)
-    }
-
-    /// How long the parts took.
-    pub fn times(&self) -> DumpTimes {
-        self.source.as_ref().map(|source| source.times).unwrap_or_default()
-    }
-
-    /// Lets the container run.
-    pub fn thaw(mut self) -> Result<()> {
-        self.source.take().map_or(Ok(()), |source| source.freezer.thaw())
-    }
-}
-
-impl Drop for ReleasedDump {
-    fn drop(&mut self) {
-        if let Some(source) = self.source.take() {
-            let _ = source.freezer.thaw();
-        }
-    }
-}
-
 /// Gets the tasks out of CRIU's hands, whatever CRIU's state, into the frozen cgroup, with live sockets.
 fn release(source: Source, mut swrk: Swrk) -> (ReleasedDump, Result<()>) {
-    let limit = Limit::within(CLEAN_UP);
     let patience = Limit::within(PATIENCE);
     // Not frozen before CRIU is through: it needs the tasks to run its own code in them. It asks for the freeze
     // itself before it lets go of them.
@@ -377,13 +343,12 @@ fn release(source: Source, mut swrk: Swrk) -> (ReleasedDump, Result<()>) {
             }
         }
     }
+    let limit = Limit::within(CLEAN_UP);
     let asked = source.freezer.ask();
     let _ = swrk.wait(&limit);
-    let result = asked.and_then(|()| {
-        source.freezer.wait_frozen(&limit)?;
-        sockets::recover_sockets(&source.freezer.pids()?).map(|_| ())
-    });
-    (ReleasedDump { source: Some(source) }, result)
+    let released = ReleasedDump::new(source.id, source.freezer, source.times);
+    let result = asked.and_then(|()| released.revive(&limit));
+    (released, result)
 }
 
 impl Source {

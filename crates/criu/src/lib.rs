@@ -16,6 +16,8 @@
 //! - Until [`HeldDump::commit`] the source can be brought back by [`HeldDump::rollback`], its connections alive, even
 //!   when CRIU has been killed meanwhile; until [`HeldRestore::resume`] the target can be made as it was by
 //!   [`HeldRestore::abort`]. Neither sends a FIN or RST. Dropping does the same.
+//! - When the process that moves a container dies, the same can be had from another: [`recover_source`],
+//!   [`end_source`] and [`clear_target`].
 //! - An order of calls that makes no sense does not compile.
 //!   The exception: a CRIU that somebody else kills in the middle of the dump itself (some 10 ms, while its code is
 //!   inside the tasks and their sockets are in its hands) lets them run at once, before anybody can freeze them.
@@ -41,6 +43,7 @@ mod node;
 mod plan;
 mod preflight;
 mod process;
+mod released;
 mod restore;
 mod rpc;
 mod runc;
@@ -54,13 +57,14 @@ mod tmpfs;
 
 pub use cgroup::Freezer;
 pub use check::{Capabilities, Version, check};
-pub use dump::{DumpOptions, DumpTimes, FrozenDump, HandedBack, HeldDump, PreparedDump, ReleasedDump};
+pub use dump::{DumpOptions, DumpTimes, FrozenDump, HandedBack, HeldDump, PreparedDump};
 pub use error::{Error, Result};
 pub use images::ImagesDir;
 pub use limit::{Cancel, Limit};
 pub use node::{NodeChild, NodeCommand, NodeEnv, Output};
 pub use plan::{ExternalMount, RestorePlan};
 pub use preflight::{Obstacle, preflight};
+pub use released::{ReleasedDump, clear_target, end_source, recover_source};
 pub use restore::{HeldRestore, PreparedRestore, RestoreOptions, RestoreTimes, RestoredContainer};
 pub use runc::{Container, Runc, Status, Streams};
 pub use sockets::recover_sockets;

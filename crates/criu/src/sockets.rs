@@ -79,6 +79,17 @@ pub fn recover_sockets(pids: &[i32]) -> Result<usize> {
     Ok(recovered)
 }
 
+/// Puts the TCP connections of these (frozen) processes into repair mode: what ends them then sends no packet.
+pub(crate) fn silence_sockets(pids: &[i32]) -> Result<()> {
+    for pid in pids {
+        for socket in of_process(*pid)?.iter().filter(|s| s.is_tcp()) {
+            // Listening sockets refuse, and have nobody to send to.
+            let _ = sys::set_sockopt(&socket.fd, libc::SOL_TCP, TCP_REPAIR, 1);
+        }
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use std::net::{TcpListener, TcpStream};

@@ -29,15 +29,15 @@ impl Stage {
     /// Binds the root file system (CRIU wants a mount point) and copies the external mounts of the process
     /// `like` (a pid of the host), which has them.
     pub(crate) fn new(env: &NodeEnv, id: &str, rootfs: &Path, external: &[ExternalMount], like: i32) -> Result<Self> {
-        let dir = Path::new(STAGES).join(id);
-        let mut stage = Self { env: env.clone(), dir, mounts: Vec::new() };
-        // One that a killed predecessor left.
-        stage.mounts = (0..=external.len()).map(|n| stage.place(n)).collect();
-        stage.unmount()?;
-        stage.mounts.clear();
+        if let Some(old) = Self::left_behind(env, id)? {
+            old.remove()?;
+        }
+        let mut stage = Self { env: env.clone(), dir: Path::new(STAGES).join(id), mounts: Vec::new() };
         let copies = copies_of(like, external)?;
         let places: Vec<PathBuf> = (0..=external.len()).map(|n| stage.place(n)).collect();
         let dir = stage.dir.clone();
+        // Known before they are made: a failure halfway takes away what there is.
+        stage.mounts = places.clone();
         env.in_mount_namespace(|| {
             fs::create_dir_all(&dir).context(|| format!("make {}", dir.display()))?;
             fs::create_dir_all(&places[0]).context(|| format!("make {}", places[0].display()))?;
@@ -50,8 +50,15 @@ impl Stage {
             }
             Ok(())
         })?;
-        stage.mounts = places;
         Ok(stage)
+    }
+
+    /// What a killed predecessor has left.
+    pub(crate) fn left_behind(env: &NodeEnv, id: &str) -> Result<Option<Self>> {
+        let dir = Path::new(STAGES).join(id);
+        let Ok(entries) = fs::read_dir(env.host_path(&dir)) else { return Ok(None) };
+        let mounts = entries.flatten().map(|entry| dir.join(entry.file_name())).collect();
+        Ok(Some(Self { env: env.clone(), dir, mounts }))
     }
 
     /// The bound root file system, a path of the node.
@@ -83,15 +90,20 @@ impl Stage {
         let (mounts, dir) = (std::mem::take(&mut self.mounts), self.dir.clone());
         self.env.in_mount_namespace(|| {
             for place in mounts.iter().rev().filter(|p| p.exists()) {
-                // EINVAL: nothing is mounted there.
-                match umount2(place, MntFlags::MNT_DETACH) {
-                    Ok(()) | Err(nix::errno::Errno::EINVAL) => {}
-                    Err(e) => return Err(e).context(|| format!("unmount {}", place.display())),
+                loop {
+                    match umount2(place, MntFlags::MNT_DETACH) {
+                        Ok(()) => {}
+                        // Nothing is mounted there (any more).
+                        Err(nix::errno::Errno::EINVAL) => break,
+                        Err(e) => return Err(e).context(|| format!("unmount {}", place.display())),
+                    }
                 }
+                // One by one and only if empty: a mount that were still there would lose its files.
+                let removed = if place.is_dir() { fs::remove_dir(place) } else { fs::remove_file(place) };
+                removed.context(|| format!("remove {}", place.display()))?;
             }
             if dir.exists() {
-                // Nothing is mounted below any more, so only the mount points go.
-                fs::remove_dir_all(&dir).context(|| format!("remove {}", dir.display()))?;
+                fs::remove_dir(&dir).context(|| format!("remove {}", dir.display()))?;
             }
             Ok(())
         })

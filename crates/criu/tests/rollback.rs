@@ -121,6 +121,18 @@ fn an_aborted_restore_sends_nothing_and_leaves_nothing() {
 }
 
 #[test]
+fn dropping_a_held_restore_is_an_abort() {
+    let (world, client) = running_world(&image_or_skip!());
+    let (held, restore) = world.hold_source("app");
+    drop(restore.restore(&limit()).unwrap());
+    assert!(Runc::new(&world.b.env).list(&limit()).unwrap().is_empty());
+    let released = held.rollback().unwrap();
+    world.a.block(false);
+    released.thaw().unwrap();
+    assert_unharmed(&world, client);
+}
+
+#[test]
 fn killing_criu_while_it_holds_a_restore_leaves_nothing() {
     let (world, client) = running_world(&image_or_skip!());
     let (held, restore) = world.hold_source("app");

@@ -300,6 +300,18 @@ impl Node {
             .expect("a bundle");
     }
 
+    /// What [`Node::env_of`] makes the node's environment from, in another process.
+    pub fn description(&self) -> String {
+        format!("{} {}", self.env.init_pid().expect("a node"), self.cgroup)
+    }
+
+    /// The environment of a node of another process.
+    pub fn env_of(description: &str) -> NodeEnv {
+        let (init, cgroup) = description.split_once(' ').expect("two words");
+        let dirs = hierarchies().into_iter().map(|(_, dir)| dir.join(&cgroup[1..]));
+        NodeEnv::node(init.parse().expect("a pid")).in_cgroups(dirs)
+    }
+
     /// Keeps all packets from the service and from its peers, or lets them through again.
     pub fn block(&self, on: bool) {
         let script = if on {
