@@ -85,7 +85,10 @@ generated-check: test-build
 
 unit: ## all tests of the workspace, with their set-up in place
 	@echo '== tests'
-	cargo test --locked --workspace
+	mkdir -p $(TARGET)
+	cargo test --locked --workspace 2>&1 | tee $(TARGET)/tests.log
+	# A test that cannot run here says so in a line of its own.
+	grep -a '^SKIPPED' $(TARGET)/tests.log >>"$$GODWIT_SKIPPED" || true
 	echo "   tests took $$SECONDS s"
 
 bench: setup build ## how long a service stands still when it moves, beside plain runc; and the functions' benchmarks (root)
