@@ -1,11 +1,13 @@
 //! What can be typed.
 
+use std::ffi::OsString;
+use std::io;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use godwit_model::{NodeName, Strategy, WorkloadName};
-use godwit_testbed::TestbedName;
+use godwit_testbed::{Backend, TestbedConfig, TestbedName};
 
 const EXIT_CODES: &str = "\
 Exit status:
@@ -104,7 +106,7 @@ pub struct Demo {
     #[arg(long, value_name = "TESTBED", default_value = "demo")]
     pub name: TestbedName,
     #[command(flatten)]
-    pub image: Image,
+    pub host: Host,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -149,7 +151,7 @@ pub struct Run {
     #[arg(long, value_name = "TESTBED", default_value = "run")]
     pub name: TestbedName,
     #[command(flatten)]
-    pub image: Image,
+    pub host: Host,
 }
 
 #[derive(Debug, Subcommand)]
@@ -167,7 +169,7 @@ Examples:
         #[command(flatten)]
         which: Which,
         #[command(flatten)]
-        image: Image,
+        host: Host,
         /// Stay in the foreground until ^C.
         #[arg(long)]
         foreground: bool,
@@ -189,10 +191,58 @@ pub struct Which {
 }
 
 #[derive(Debug, Args)]
-pub struct Image {
+pub struct NodeImage {
     /// The node image's root file system [default: the one that scripts/setup-node-image.sh made].
     #[arg(long, value_name = "DIR", env = "GODWIT_NODE_IMAGE")]
-    pub node_image: Option<PathBuf>,
+    node_image: Option<PathBuf>,
+}
+
+impl NodeImage {
+    /// What was given, or what set-up makes.
+    pub fn path(&self) -> PathBuf {
+        self.node_image.clone().unwrap_or_else(godwit_testbed::default_image)
+    }
+}
+
+#[derive(Debug, Args)]
+pub struct Host {
+    #[command(flatten)]
+    node_image: NodeImage,
+    /// Who delays packets: a thread of Godwit's, on any kernel, or the kernel itself, where it has netem.
+    #[arg(long, value_enum, default_value_t = LinkBackend::Userspace)]
+    link: LinkBackend,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum LinkBackend {
+    Userspace,
+    Netem,
+}
+
+impl Host {
+    /// The same on a command line, for a process of its own.
+    pub fn to_args(&self) -> Vec<OsString> {
+        let link = self.link.to_possible_value().map_or_else(OsString::new, |value| value.get_name().into());
+        vec!["--node-image".into(), self.node_image.path().into(), "--link".into(), link]
+    }
+
+    /// A testbed for the scenario on this host.
+    pub fn testbed<'a>(
+        &self,
+        name: &TestbedName,
+        scenario: &'a godwit_scenario::Scenario,
+    ) -> io::Result<TestbedConfig<'a>> {
+        Ok(TestbedConfig {
+            name: name.clone(),
+            program: std::env::current_exe()?,
+            image: self.node_image.path(),
+            links: match self.link {
+                LinkBackend::Userspace => Backend::Userspace,
+                LinkBackend::Netem => Backend::Netem,
+            },
+            scenario,
+        })
+    }
 }
 
 #[derive(Debug, Args)]
@@ -292,7 +342,7 @@ pub struct BenchMigrate {
     #[arg(long, value_name = "TESTBED", default_value = "bench")]
     pub name: TestbedName,
     #[command(flatten)]
-    pub image: Image,
+    pub host: Host,
 }
 
 #[derive(Debug, Args)]
@@ -301,7 +351,7 @@ pub struct Doctor {
     #[arg(long)]
     pub json: bool,
     #[command(flatten)]
-    pub image: Image,
+    pub node_image: NodeImage,
 }
 
 #[derive(Debug, Args)]

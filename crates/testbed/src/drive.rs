@@ -121,7 +121,7 @@ pub fn drive(
     let mut schedule = Schedule::new(scenario, options.standing);
     for user in &scenario.users {
         for (node, trajectory) in &user.rtt {
-            testbed.network().set_rtt(&user.name, node, trajectory.at(Time::ZERO));
+            testbed.network().set_rtt(&user.name, node, trajectory.at(Time::ZERO))?;
         }
     }
     let clients = start_clients(testbed, scenario)?;
@@ -274,7 +274,7 @@ impl<'scope, 'env> Driver<'scope, 'env, '_> {
 
     fn apply(&mut self, change: Change, schedule: &Schedule<'_>) -> Result<(), TestbedError> {
         match change {
-            Change::Rtt { user, node, rtt } => self.testbed.network().set_rtt(&user, &node, rtt),
+            Change::Rtt { user, node, rtt } => self.testbed.network().set_rtt(&user, &node, rtt)?,
             Change::StressBegins(number) => {
                 let stress = schedule.stress(number);
                 let stressers = Stressers::start(self.testbed.node(&stress.node), number, stress)?;

@@ -45,6 +45,7 @@ pub use compare::{Compared, compare};
 pub use doctor::{Finding, Has, examine};
 pub use drive::{DriveOptions, Run, drive};
 pub use error::TestbedError;
+pub use godwit_net::Backend;
 pub use host::default_image;
 pub use live::{Live, LiveClient, LiveNode, LiveWorkload, Observer, RunEvent, Unobserved};
 pub use name::{BadName, TestbedName};

@@ -12,12 +12,9 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
-use std::time::Duration;
 
 use godwit_model::{NodeName, Rtt, UserName, WorkloadName};
-use godwit_net::{
-    DelayLink, End, LinkConfig, LinkStats, Mac, NetError, Netlink, Netns, PacketHold, Prefix, Route, RouteTo,
-};
+use godwit_net::{Backend, End, Link, LinkConfig, Mac, NetError, Netlink, Netns, PacketHold, Prefix, Route, RouteTo};
 
 use crate::name::TestbedName;
 
@@ -34,7 +31,7 @@ pub(crate) struct NodeNet {
     pub(crate) netns: Netns,
     pub(crate) netlink: Netlink,
     pub(crate) hold: PacketHold,
-    uplink: DelayLink,
+    uplink: Link,
     backhaul: Ipv4Addr,
     uplink_dev: String,
 }
@@ -87,6 +84,7 @@ impl Network {
         nodes: &[NodeName],
         users: &[UserName],
         workloads: &[WorkloadName],
+        links: Backend,
     ) -> Result<Self> {
         let gateway = Netns::create(&name.gateway_netns())?;
         make_router(&gateway)?;
@@ -109,7 +107,7 @@ impl Network {
             network.add_user(index, user)?;
         }
         for (index, node) in nodes.iter().enumerate() {
-            network.add_node(index, node)?;
+            network.add_node(index, node, links)?;
         }
         for (index, workload) in workloads.iter().enumerate() {
             network.add_service(index, workload)?;
@@ -138,15 +136,16 @@ impl Network {
         Ok(())
     }
 
-    fn add_node(&mut self, index: usize, node: &NodeName) -> Result<()> {
+    fn add_node(&mut self, index: usize, node: &NodeName, links: Backend) -> Result<()> {
         let netns = Netns::create(&self.name.node_netns(node))?;
         make_router(&netns)?;
         let (address, backhaul) = (self.name.node_address(index), self.name.backhaul_address(index));
         let uplink_dev = format!("node{index}");
-        let uplink = DelayLink::spawn(LinkConfig::new(
+        let uplink = LinkConfig::new(
             End::new(&self.gateway, &uplink_dev),
             End::new(&netns, "uplink").addr(Prefix::host(v4(address))),
-        ))?;
+        );
+        let uplink = Link::spawn(uplink, links)?;
         self.netlink.replace_route(&Route::host(v4(address)).dev(uplink_dev.as_str()))?;
         let netlink = Netlink::open(&netns)?;
         netlink.replace_route(&Route::to(Prefix::default_v4()).dev("uplink").src(v4(address)))?;
@@ -185,9 +184,10 @@ impl Network {
     }
 
     /// Sets how far a user is from a node: half of it either way.
-    pub(crate) fn set_rtt(&self, user: &UserName, node: &NodeName, rtt: Rtt) {
-        if let (Some(user), Some(node)) = (self.users.get(user), self.nodes.get(node)) {
-            node.uplink.set_peer_delay(v4(user.address), rtt.as_duration() / 2);
+    pub(crate) fn set_rtt(&self, user: &UserName, node: &NodeName, rtt: Rtt) -> Result<()> {
+        match (self.users.get(user), self.nodes.get(node)) {
+            (Some(user), Some(node)) => node.uplink.set_peer_delay(v4(user.address), rtt.as_duration() / 2),
+            _ => Ok(()),
         }
     }
 
@@ -232,17 +232,6 @@ impl Network {
     /// A user's address.
     pub(crate) fn user_address(&self, user: &UserName) -> Ipv4Addr {
         self.users[user].address
-    }
-
-    /// What a node's uplink carried and dropped.
-    pub fn uplink_stats(&self, node: &NodeName) -> Option<LinkStats> {
-        self.nodes.get(node).map(|n| n.uplink.stats())
-    }
-
-    /// How late the worst packet left a delay link, over all links: what a busy machine adds to the delays.
-    pub fn worst_lateness(&self) -> Duration {
-        let late = |s: LinkStats| s.a_to_b.worst_late.max(s.b_to_a.worst_late);
-        self.nodes.values().map(|n| late(n.uplink.stats())).max().unwrap_or_default()
     }
 }
 

@@ -15,6 +15,7 @@ use godwit_control::Order;
 use godwit_criu::Limit;
 use godwit_migration::{Cancel, Ended, FileJournal, Progress, Request, migrate};
 use godwit_model::{Bytes, NodeName, UserName, WorkloadKind, WorkloadName};
+use godwit_net::Backend;
 use godwit_scenario::Scenario;
 use nix::fcntl::{Flock, FlockArg};
 
@@ -42,6 +43,8 @@ pub struct TestbedConfig<'a> {
     pub program: PathBuf,
     /// The node image's root file system.
     pub image: PathBuf,
+    /// Who keeps the links' delays.
+    pub links: Backend,
     /// Nodes, users and workloads.
     pub scenario: &'a Scenario,
 }
@@ -179,7 +182,7 @@ impl Testbed {
         let nodes: Vec<NodeName> = scenario.nodes.iter().map(|n| n.name.clone()).collect();
         let users: Vec<UserName> = scenario.users.iter().map(|u| u.name.clone()).collect();
         let workloads: Vec<WorkloadName> = scenario.workloads.iter().map(|w| w.name.clone()).collect();
-        let network = Network::create(&config.name, &nodes, &users, &workloads)?;
+        let network = Network::create(&config.name, &nodes, &users, &workloads, config.links)?;
         go_on()?;
 
         let mut testbed = Self {

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use godwit_model::{Bytes, Phase};
 use godwit_scenario::Scenario;
-use godwit_testbed::{Compared, Testbed, TestbedConfig, TestbedError, compare};
+use godwit_testbed::{Compared, Testbed, TestbedError, compare};
 use serde::Serialize;
 
 use crate::args::{Bench, BenchMigrate};
@@ -14,17 +14,10 @@ use crate::interrupt::stop_on_signal;
 pub fn run(command: Bench) -> Result {
     let Bench::Migrate(args) = command;
     let stop = stop_on_signal()?;
-    let program = std::env::current_exe().failed_to("find godwit's own program")?;
-    let image = args.image.node_image.clone().unwrap_or_else(godwit_testbed::default_image);
     let mut rows = Vec::new();
     for memory in &args.memory {
         let scenario = scenario(*memory).bad_input()?;
-        let config = TestbedConfig {
-            name: args.name.clone(),
-            program: program.clone(),
-            image: image.clone(),
-            scenario: &scenario,
-        };
+        let config = args.host.testbed(&args.name, &scenario).failed_to("find godwit's own program")?;
         eprintln!("a service of {memory} that writes 4 pages a millisecond:");
         let compared = Testbed::up(&config, &stop, &mut |_| ()).and_then(|testbed| {
             let [near, far] = [0, 1].map(|n: usize| scenario.nodes[n].name.clone());

@@ -17,7 +17,7 @@ pub fn run(args: Demo) -> Result {
     let policy = godwit_policy::build(&scenario.policy.name, &scenario.policy.params).bad_input()?;
     godwit_report::prepare(&args.out).bad_input()?;
     let stop = stop_on_signal()?;
-    let image = args.image.node_image.unwrap_or_else(godwit_testbed::default_image);
+    let config = args.host.testbed(&args.name, &scenario).failed_to("find godwit's own program")?;
     eprintln!(
         "A car drives past three edge nodes and back, {:.0} s at {} times its speed. The service that it uses follows it, \
          running; a client in the car asks it every 5 ms and counts what is lost.",
@@ -26,7 +26,7 @@ pub fn run(args: Demo) -> Result {
     );
     let (workload, user) = (scenario.workloads[0].name.clone(), scenario.users[0].name.clone());
     let nodes: Vec<_> = scenario.nodes.iter().map(|node| node.name.clone()).collect();
-    super::run::on_testbed(&args.name, image, &scenario, policy, &args.out, false, &stop, |testbed, record| {
+    super::run::on_testbed(&config, policy, &args.out, false, &stop, |testbed, record| {
         eprintln!("For comparison, the same container moved by plain runc checkpoint and runc restore:");
         let at = testbed.placement()[&workload].clone();
         let Some(other) = nodes.iter().find(|node| **node != at) else { return Ok(()) };

@@ -8,8 +8,7 @@ use crate::args::Doctor;
 use crate::failure::{LACKING, Result};
 
 pub fn run(args: &Doctor) -> Result {
-    let image = args.image.node_image.clone().unwrap_or_else(godwit_testbed::default_image);
-    let findings = examine(&image);
+    let findings = examine(&args.node_image.path());
     let lacking = findings.iter().any(|f| f.has == Has::No);
     if args.json {
         println!("{}", serde_json::to_string_pretty(&findings)?);

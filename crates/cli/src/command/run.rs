@@ -12,7 +12,7 @@ use godwit_policy::Policy;
 use godwit_report::SnapshotLog;
 use godwit_scenario::Scenario;
 use godwit_sim::SimConfig;
-use godwit_testbed::{DriveOptions, Stop, Testbed, TestbedConfig, TestbedName, drive};
+use godwit_testbed::{DriveOptions, Stop, Testbed, TestbedConfig, drive};
 
 use crate::args::{Run, World};
 use crate::failure::{Fail, INTERRUPTED, NOT_WELL, NoTestbed, Result};
@@ -38,8 +38,8 @@ pub fn run(args: Run) -> Result {
         }
         World::Testbed => {
             let stop = stop_on_signal()?;
-            let image = args.image.node_image.unwrap_or_else(godwit_testbed::default_image);
-            on_testbed(&args.name, image, &scenario, policy, &out, args.json, &stop, |_, _| Ok(()))
+            let config = args.host.testbed(&args.name, &scenario).failed_to("find godwit's own program")?;
+            on_testbed(&config, policy, &out, args.json, &stop, |_, _| Ok(()))
         }
     }
 }
@@ -81,21 +81,17 @@ fn choose_policy(args: &Run, scenario: &Scenario) -> Result<Box<dyn Policy>> {
 
 /// The run on the testbed, with its view and its report. `after` is called when the scenario is over and the testbed still
 /// stands.
-#[allow(clippy::too_many_arguments)]
 pub fn on_testbed(
-    name: &TestbedName,
-    image: PathBuf,
-    scenario: &Scenario,
+    config: &TestbedConfig<'_>,
     policy: Box<dyn Policy>,
     out: &Path,
     json: bool,
     stop: &Stop,
     after: impl FnOnce(&Testbed, &mut RunRecord) -> Result<()>,
 ) -> Result {
-    let program = std::env::current_exe().failed_to("find godwit's own program")?;
     let mut view = view::choose(std::io::stderr().is_terminal());
-    let config = TestbedConfig { name: name.clone(), program, image, scenario };
-    let testbed = match Testbed::up(&config, stop, &mut |note| view.note(note)) {
+    let scenario = config.scenario;
+    let testbed = match Testbed::up(config, stop, &mut |note| view.note(note)) {
         Ok(testbed) => testbed,
         Err(godwit_testbed::TestbedError::Interrupted) => return Ok(ExitCode::from(INTERRUPTED)),
         Err(error) => {

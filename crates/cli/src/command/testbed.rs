@@ -2,15 +2,13 @@
 
 use std::fs::{self, File};
 use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, ExitCode, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use godwit_scenario::Scenario;
-use godwit_testbed::{
-    Ask, DriveOptions, Reply, Stop, Testbed, TestbedConfig, TestbedName, ask, drive, remove_leftovers,
-};
+use godwit_testbed::{Ask, DriveOptions, Reply, Stop, Testbed, TestbedName, ask, drive, remove_leftovers};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -26,14 +24,13 @@ const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 pub fn run(command: args::Testbed) -> Result {
     match command {
-        args::Testbed::Up { scenario, which, image, foreground } => {
-            let image = image.node_image.unwrap_or_else(godwit_testbed::default_image);
+        args::Testbed::Up { scenario, which, host, foreground } => {
             // Read here even when the background will read it again: what is wrong with it is told here.
             let parsed = read(scenario.as_deref())?;
             if foreground {
-                stand(&which.name, image, &parsed)
+                stand(&which.name, &host, &parsed)
             } else {
-                background(&which.name, &image, scenario.as_deref())
+                background(&which.name, &host, scenario.as_deref())
             }
         }
         args::Testbed::Status(args) => super::status::run(&args),
@@ -49,11 +46,10 @@ fn read(scenario: Option<&Path>) -> Result<Scenario> {
 }
 
 /// Makes the testbed in this process and keeps it until a stop.
-fn stand(name: &TestbedName, image: PathBuf, scenario: &Scenario) -> Result {
+fn stand(name: &TestbedName, host: &args::Host, scenario: &Scenario) -> Result {
     let stop = stop_on_signal()?;
-    let program = std::env::current_exe().failed_to("find godwit's own program")?;
     let mut view = view::choose(false);
-    let config = TestbedConfig { name: name.clone(), program, image, scenario };
+    let config = host.testbed(name, scenario).failed_to("find godwit's own program")?;
     let testbed = match Testbed::up(&config, &stop, &mut |note| view.note(note)) {
         Ok(testbed) => testbed,
         Err(godwit_testbed::TestbedError::Interrupted) => return Ok(ExitCode::from(INTERRUPTED)),
@@ -71,7 +67,7 @@ fn stand(name: &TestbedName, image: PathBuf, scenario: &Scenario) -> Result {
 }
 
 /// Starts the same in a process of its own and waits until it answers.
-fn background(name: &TestbedName, image: &Path, scenario: Option<&Path>) -> Result {
+fn background(name: &TestbedName, host: &args::Host, scenario: Option<&Path>) -> Result {
     if let Ok(Reply::Status { .. }) = ask(name, &Ask::Status, |_| ()) {
         return Err(Failure::new(
             crate::failure::BAD_INPUT,
@@ -83,7 +79,7 @@ fn background(name: &TestbedName, image: &Path, scenario: Option<&Path>) -> Resu
     let log = File::create(&log_path).failed_to(format!("{} cannot be written", log_path.display()))?;
     let said = log.try_clone()?;
     let mut command = Command::new(std::env::current_exe().failed_to("find godwit's own program")?);
-    command.args(["testbed", "up", "--foreground", "--name", name.as_str(), "--node-image"]).arg(image);
+    command.args(["testbed", "up", "--foreground", "--name", name.as_str()]).args(host.to_args());
     if let Some(scenario) = scenario {
         command.arg(fs::canonicalize(scenario).bad_input()?);
     }
