@@ -23,7 +23,7 @@ export GODWIT_SKIPPED := $(TARGET)/skipped
 demo: setup build ## set up everything, build, and show it: two minutes, then a report in out/demo (root)
 	@$(TARGET)/release/godwit demo --out $(OUT)
 
-test: start setup tools fmt-check deny clippy test-build generated-check unit ## set up everything and pass all checks and tests (root)
+test: start setup tools fmt-check deny clippy doc test-build generated-check unit ## set up everything and pass all checks and tests (root)
 	@if [[ -s $$GODWIT_SKIPPED ]]; then
 		printf '\n!!! Passed, but not everything was checked:\n'
 		sed 's/^/!!!   /' "$$GODWIT_SKIPPED"
@@ -43,7 +43,7 @@ tools: ## install cargo-deny into ~/.cache/godwit/tools
 	@scripts/setup-tools.sh
 
 ##@ Parts
-.PHONY: start build fmt fmt-check deny clippy test-build generate generated-check unit bench
+.PHONY: start build fmt fmt-check deny clippy doc test-build generate generated-check unit bench
 start:
 	@mkdir -p $(TARGET)
 	rm -f "$$GODWIT_SKIPPED"
@@ -68,6 +68,11 @@ clippy: ## lints, warnings denied
 	@echo '== clippy'
 	cargo clippy --locked --workspace --all-targets -- -D warnings
 	echo "   clippy took $$SECONDS s"
+
+doc: ## the crates' documentation; a link that leads nowhere is an error
+	@echo '== documentation'
+	RUSTDOCFLAGS='-D warnings' cargo doc --locked --workspace --no-deps
+	echo "   documentation took $$SECONDS s"
 
 test-build:
 	@echo '== build of the tests'
