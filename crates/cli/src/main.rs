@@ -10,6 +10,9 @@
 
 #![allow(unreachable_pub, reason = "a binary has no outside; pub says what its modules use of each other")]
 
+#[macro_use]
+mod speak;
+
 mod args;
 mod command;
 mod failure;
@@ -27,6 +30,7 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     log_to_stderr(cli.verbose);
     match run(cli.command) {
+        Ok(code) if code == ExitCode::SUCCESS && !speak::all_was_written() => ExitCode::from(failure::NOT_WELL),
         Ok(code) => code,
         Err(failure) => {
             failure.print();

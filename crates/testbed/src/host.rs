@@ -1,13 +1,17 @@
 //! What the host must have, and what is changed on it for a while.
 
-use std::fs;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
+use nix::fcntl::{Flock, FlockArg};
 use nix::unistd::geteuid;
 
 use crate::error::TestbedError;
 
 const PIPE_SIZE: &str = "/proc/sys/fs/pipe-max-size";
+/// What to do about a node image.
+pub(crate) const MAKE_IMAGE: &str =
+    "make one with: scripts/setup-node-image.sh (as root; or `make demo`, which does it too)";
 /// CRIU passes memory through pipes, and cannot enlarge them beyond this limit without CAP_SYS_RESOURCE.
 const WANTED_PIPE_SIZE: u64 = 4 << 20;
 
@@ -30,7 +34,7 @@ pub(crate) fn require_image(image: &Path) -> Result<(), TestbedError> {
         None => Ok(()),
         Some(program) => Err(TestbedError::Lacks {
             what: format!("a node image with {} at {}", file_name(program), image.display()),
-            next: "make it with: scripts/setup-node-image.sh (as root; or `make demo`, which does it too)".into(),
+            next: MAKE_IMAGE.into(),
         }),
     }
 }
@@ -47,50 +51,76 @@ pub fn default_image() -> PathBuf {
     cache.or_else(xdg).unwrap_or_else(|| home().join(".cache/godwit")).join("node-image/current/rootfs")
 }
 
-/// `fs.pipe-max-size`, raised while this lives.
+/// `fs.pipe-max-size`, raised while this lives: by the first testbed of this machine, set back by the last.
+///
+/// Each that needs it has a marker in its own directory; what it was before is noted beside these directories, so that the
+/// last one can set it back, be it that the first was killed.
 #[derive(Debug)]
 pub(crate) struct PipeSize {
-    before: Option<u64>,
-    note: PathBuf,
+    run_dir: PathBuf,
 }
 
 impl PipeSize {
-    /// Raises it, and notes in `run_dir` what it was.
+    /// Raises it if need be.
     pub(crate) fn raise(run_dir: &Path) -> Self {
-        let note = run_dir.join("pipe-max-size");
-        let before = read(Path::new(PIPE_SIZE)).filter(|size| *size < WANTED_PIPE_SIZE);
-        if let Some(size) = before {
-            let raised =
-                fs::write(&note, size.to_string()).and_then(|()| fs::write(PIPE_SIZE, WANTED_PIPE_SIZE.to_string()));
-            if let Err(error) = raised {
-                tracing::warn!(%error, "fs.pipe-max-size cannot be raised: large dumps may fail");
+        let _alone = one_at_a_time();
+        let raised = fs::write(marker(run_dir), "").and_then(|()| {
+            match read(Path::new(PIPE_SIZE)).filter(|size| *size < WANTED_PIPE_SIZE) {
+                Some(size) => fs::write(note(run_dir), size.to_string())
+                    .and_then(|()| fs::write(PIPE_SIZE, WANTED_PIPE_SIZE.to_string())),
+                None => Ok(()),
             }
+        });
+        if let Err(error) = raised {
+            tracing::warn!(%error, "fs.pipe-max-size cannot be raised: large dumps may fail");
         }
-        Self { before, note }
+        Self { run_dir: run_dir.to_owned() }
     }
 
-    /// Sets it back after a crash; returns what it was.
+    /// Sets it back after a crash, if no other testbed needs it; returns what it was.
     pub(crate) fn restore_after_crash(run_dir: &Path) -> Option<u64> {
-        let size = read(&run_dir.join("pipe-max-size"))?;
-        set_back(size);
-        Some(size)
+        let _alone = one_at_a_time();
+        let crashed = fs::remove_file(marker(run_dir)).is_ok();
+        if crashed { set_back(run_dir) } else { None }
     }
 }
 
 impl Drop for PipeSize {
     fn drop(&mut self) {
-        if let Some(size) = self.before {
-            set_back(size);
-            let _ = fs::remove_file(&self.note);
-        }
+        let _alone = one_at_a_time();
+        let _ = fs::remove_file(marker(&self.run_dir));
+        set_back(&self.run_dir);
     }
 }
 
-/// Only if nobody else has changed it meanwhile.
-fn set_back(size: u64) {
+/// Says that the testbed of this directory needs large pipes.
+fn marker(run_dir: &Path) -> PathBuf {
+    run_dir.join("large-pipes")
+}
+
+/// What it was before the first.
+fn note(run_dir: &Path) -> PathBuf {
+    run_dir.with_file_name(".pipe-max-size")
+}
+
+/// Between testbeds of this machine, for as long as the result lives.
+fn one_at_a_time() -> Option<Flock<File>> {
+    Flock::lock(File::open("/run").ok()?, FlockArg::LockExclusive).ok()
+}
+
+/// Only if no testbed needs it any more, and nobody else has changed it meanwhile.
+fn set_back(run_dir: &Path) -> Option<u64> {
+    let others = fs::read_dir(run_dir.parent()?).ok()?.flatten();
+    if others.into_iter().any(|other| marker(&other.path()).exists()) {
+        return None;
+    }
+    let note = note(run_dir);
+    let size = read(&note)?;
+    let _ = fs::remove_file(&note);
     if read(Path::new(PIPE_SIZE)) == Some(WANTED_PIPE_SIZE) {
         let _ = fs::write(PIPE_SIZE, size.to_string());
     }
+    Some(size)
 }
 
 fn read(path: &Path) -> Option<u64> {

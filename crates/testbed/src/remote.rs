@@ -193,7 +193,11 @@ fn serve(stream: &UnixStream, deliver: impl Fn(Asked)) {
     let (reply, replies) = mpsc::channel();
     match serde_json::from_str::<Ask>(&line) {
         Ok(ask) => deliver((ask, reply)),
-        Err(error) => drop(reply.send(Reply::Refused { why: format!("not understood: {error}") })),
+        Err(error) => {
+            let _ = reply.send(Reply::Refused { why: format!("not understood: {error}") });
+            // Or the connection stays open for ever.
+            drop(reply);
+        }
     }
     let mut out = stream;
     for reply in replies {

@@ -219,7 +219,16 @@ impl Testbed {
             app,
             scratch: self.run_dir.path.join("nodes").join(name.as_str()),
         })?;
-        let criu = |source| TestbedError::Criu { node: name.clone(), source };
+        let criu = |source| match source {
+            godwit_criu::Error::CriuTooOld { found, needed } => TestbedError::Lacks {
+                what: format!(
+                    "CRIU {needed} or newer in the node image at {} (it has {found})",
+                    config.image.display()
+                ),
+                next: host::MAKE_IMAGE.into(),
+            },
+            source => TestbedError::Criu { node: name.clone(), source },
+        };
         // Also warms CRIU's memory of what the kernel can do, which no migration has to wait for then.
         let can = godwit_criu::check(&node.env(), &Limit::seconds(20)).map_err(criu)?;
         if let [first, ..] = can.complaints.as_slice() {

@@ -1,7 +1,6 @@
 //! `godwit completions` and `godwit man`.
 
 use std::fs;
-use std::io;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -13,7 +12,9 @@ use crate::args::Cli;
 use crate::failure::{Fail, Result};
 
 pub fn completions(shell: Shell) -> Result {
-    clap_complete::generate(shell, &mut shown(&Cli::command()), "godwit", &mut io::stdout());
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut shown(&Cli::command()), "godwit", &mut script);
+    print!("{}", String::from_utf8_lossy(&script));
     Ok(ExitCode::SUCCESS)
 }
 

@@ -11,6 +11,7 @@ mod output;
 mod policy;
 mod scenario;
 mod sim;
+mod speak;
 mod unprivileged;
 
 use std::process::ExitCode;
@@ -35,13 +36,15 @@ fn main() -> ExitCode {
         policy::a_bad_line_stops_it_with_its_number,
         policy::names_that_are_nearly_right_are_suggested,
         policy::list_and_schema_fit_together,
-        policy::a_reader_that_has_enough_is_no_failure,
         scenario::the_shipped_ones_are_good,
         scenario::every_problem_is_shown_with_its_place,
         scenario::one_bad_file_does_not_hide_another,
         messages::what_is_typed_wrong_is_told_before_anything_is_done,
         messages::no_testbed_of_that_name_runs,
         messages::ending_a_testbed_that_is_not_there_is_no_failure,
+        speak::a_reader_that_has_enough_is_no_failure,
+        speak::a_full_disk_is_a_failure,
+        speak::nobody_needs_to_listen_to_standard_error,
         hand::every_command_shows_its_example,
         hand::exit_codes_are_documented,
         hand::completions_know_every_command,

@@ -162,7 +162,9 @@ impl Bed {
     pub fn ask(&self, what: &Value) -> Asked {
         let mut stream = UnixStream::connect(left::run_dir(&self.name).join("control.sock")).expect("it runs");
         stream.set_read_timeout(Some(PATIENCE)).expect("a time");
-        writeln!(stream, "{what}").expect("it listens");
+        stream.set_write_timeout(Some(PATIENCE)).expect("a time");
+        // It need not read all of it to answer.
+        let _ = writeln!(stream, "{what}");
         Asked { lines: BufReader::new(stream) }
     }
 

@@ -106,9 +106,16 @@ impl Node {
 
     /// What its runc knows: name and status of each container.
     pub fn containers(&self) -> Vec<(String, String)> {
-        let list: Value = self.run(["runc", "list", "--format", "json"]).code(0).json();
+        // It has no directory of its own before it has had a container.
+        let list = self.sh("test ! -d /run/runc || runc list --format json");
+        let list: Value = serde_json::from_str(&list).unwrap_or_default();
         let text = |value: &Value, key: &str| value[key].as_str().unwrap_or_default().to_owned();
         list.as_array().into_iter().flatten().map(|c| (text(c, "id"), text(c, "status"))).collect()
+    }
+
+    /// What is there of the images of migrations.
+    pub fn images(&self) -> String {
+        self.sh("ls -A /var/lib/godwit/state/images 2>/dev/null || true")
     }
 
     /// A path of the node as the host sees it.

@@ -1,9 +1,45 @@
-//! TODO
+//! A testbed runs and does what it should. As root, with the node image and TUN.
+
 #![allow(unreachable_pub, reason = "a test binary has no outside; pub says what its modules use of each other")]
 
 #[path = "../e2e/mod.rs"]
 mod e2e;
+
+mod carried;
+mod commands;
+mod drive;
+mod host;
+mod migrate;
+mod side_by_side;
+mod starts;
+
 use std::process::ExitCode;
+
 fn main() -> ExitCode {
-    e2e::run(e2e::Needs::Testbed, vec![])
+    let tests = e2e::tests![
+        // The longest first.
+        drive::the_car_is_followed_as_in_the_simulator,
+        starts::a_workload_that_does_not_listen_is_told,
+        migrate::ten_times_there_and_back_under_load_on_one_connection,
+        commands::up_status_down,
+        commands::a_second_one_of_the_same_name_is_refused,
+        commands::requests_that_make_no_sense_are_refused_and_change_nothing,
+        commands::the_control_socket_is_for_root_and_minds_its_manners,
+        migrate::the_container_is_an_ordinary_one_of_its_new_node,
+        migrate::a_foreign_service_moves_with_its_state_and_its_connections,
+        migrate::one_at_a_time,
+        migrate::who_asked_may_go_away,
+        side_by_side::two_testbeds_do_not_meet,
+        side_by_side::the_one_that_ends_first_takes_nothing_from_the_other,
+        starts::a_program_that_does_not_exist_is_told,
+        starts::a_program_that_ends_at_once_is_quoted,
+        starts::what_this_world_has_not_is_told_before_anything_is_made,
+        carried::what_criu_is_known_not_to_carry_is_refused_before_the_freeze,
+        carried::a_deleted_file_too_big_to_carry_rolls_back,
+        carried::ordinary_state_is_carried,
+        host::no_node_image,
+        host::a_node_image_without_criu,
+        host::a_node_image_with_an_old_criu,
+    ];
+    e2e::run(e2e::Needs::Testbed, tests)
 }

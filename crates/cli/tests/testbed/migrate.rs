@@ -1,0 +1,96 @@
+//! `godwit migrate` under load.
+
+use serde_json::json;
+
+use crate::e2e::service::{Client, echo};
+use crate::e2e::{Bed, Call, call, until};
+
+pub fn ten_times_there_and_back_under_load_on_one_connection() {
+    let bed = Bed::up();
+    assert_eq!(bed.until_it_answers(), 0);
+    for round in 0..10 {
+        for to in ["edge2", "edge1"] {
+            let record = bed.migrate("video", to);
+            assert_eq!(record["to"], to, "{round}: {record:#}");
+            assert!(record["gap_ms"].is_number() && record["freeze_ms"].as_f64().unwrap() > 0.0, "{record:#}");
+        }
+    }
+    assert_eq!(bed.until_it_answers(), 0, "the client's connection broke");
+    bed.assert_runs_only_on("video", "edge1");
+}
+
+pub fn the_container_is_an_ordinary_one_of_its_new_node() {
+    let bed = Bed::up();
+    bed.migrate("video", "edge3");
+    bed.assert_runs_only_on("video", "edge3");
+    let node = bed.node("edge3");
+    let inside = node.run(["runc", "exec", "video", "cat", "/proc/1/cmdline"]).code(0).out;
+    assert!(inside.contains("service") && inside.contains("--listen"), "{inside:?}");
+    let sockets = node.run(["runc", "exec", "video", "cat", "/proc/net/tcp"]).code(0).out;
+    assert!(sockets.lines().any(|line| line.contains(":15B3") && line.contains(" 0A ")), "it listens: {sockets}");
+    // Its runc can do with it what a runc can.
+    node.run(["runc", "pause", "video"]).code(0);
+    assert_eq!(node.containers(), [("video".to_owned(), "paused".to_owned())]);
+    node.run(["runc", "resume", "video"]).code(0);
+    assert_eq!(bed.until_it_answers(), 0);
+    // Nothing of the way is left on either side: images, work files.
+    for name in ["edge1", "edge3"] {
+        assert_eq!(bed.node(name).images(), "", "on {name}");
+    }
+    bed.migrate("video", "edge1");
+    assert_eq!(bed.until_it_answers(), 0);
+}
+
+pub fn a_foreign_service_moves_with_its_state_and_its_connections() {
+    let bed = Bed::of(&echo(""));
+    let mut client = Client::connect(&bed);
+    client.ask();
+    for to in ["b", "a", "b"] {
+        let record = bed.call(&["migrate", "app", to, "--json"]).code(0).json();
+        assert_eq!(record["gap_ms"], json!(null), "nobody measures it: {record:#}");
+        client.ask();
+        bed.assert_runs_only_on("app", to);
+    }
+    // The listener came along as well.
+    drop(client);
+    let text = bed.call(&["migrate", "app", "a"]).code(0);
+    text.prints("app runs on a now; it stood still for ").prints("phases in ms: preflight ");
+    let status = bed.status();
+    assert_eq!(status["clients"], json!([]));
+    bed.call(&["status"]).code(0).prints("app");
+}
+
+pub fn one_at_a_time() {
+    let bed = Bed::up();
+    let mut first = bed.ask_to_migrate("video", "edge2");
+    first.until_phase("preflight").unwrap();
+    let second = bed.ask_to_migrate("video", "edge3").end();
+    assert_eq!(second["reply"], "refused", "{second}");
+    assert!(second["why"].as_str().unwrap().contains("in flight"), "{second}");
+    assert_eq!(first.record()["outcome"], "done");
+    assert_eq!(bed.until_it_answers(), 0);
+    bed.assert_runs_only_on("video", "edge2");
+}
+
+pub fn who_asked_may_go_away() {
+    let bed = Bed::up();
+    let mut asked = bed.ask_to_migrate("video", "edge2");
+    asked.until_phase("stage").unwrap();
+    drop(asked);
+    let args = ["migrate", "video", "edge3", "--name", bed.name()];
+    until("the migration that nobody waits for is over", || (bed.node_of("video") == "edge2").then_some(()));
+    let mut started = until("it may move again", || {
+        let mut started = Call::of(call::program(), args).start();
+        // Refused while the other is still draining.
+        until("it is taken or refused", || {
+            let moving = !bed.status()["workloads"][0]["migrating"].is_null();
+            (moving || started.has_ended() || bed.node_of("video") == "edge3").then_some(())
+        });
+        (!started.has_ended() || bed.node_of("video") == "edge3").then_some(started)
+    });
+    if !started.has_ended() {
+        started.signal(nix::sys::signal::Signal::SIGKILL);
+    }
+    until("the second is over as well", || (bed.node_of("video") == "edge3").then_some(()));
+    assert_eq!(bed.until_it_answers(), 0);
+}
