@@ -1,7 +1,7 @@
 //! A run on the testbed: the scenario moves the users and loads the nodes, probes and clients measure, the control loop
 //! decides, and the engine moves.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -33,6 +33,8 @@ const LOAD_EVERY: Duration = Duration::from_secs(1);
 const LOOK_UP_EVERY: Duration = Duration::from_millis(100);
 /// How long after a migration its gap is settled: the client must have had answers again.
 const GAP_SETTLES: Duration = Duration::from_millis(1500);
+/// When more than one packet in so many is late, it is said.
+const LATE_ONE_IN: u64 = 50;
 /// How long before the freeze and after the switch a silence still belongs to the migration.
 const GAP_MARGIN: Duration = Duration::from_millis(100);
 
@@ -101,6 +103,7 @@ struct Driver<'scope, 'env, 't> {
     decided: Vec<Decided>,
     migrations: Vec<MigrationRecord>,
     down: bool,
+    dead: BTreeSet<NodeName>,
     observer: &'t mut dyn Observer,
 }
 
@@ -145,6 +148,7 @@ pub fn drive(
             decided: Vec::new(),
             migrations: Vec::new(),
             down: false,
+            dead: BTreeSet::new(),
             observer,
         };
         driver.introduce();
@@ -410,6 +414,15 @@ impl<'scope, 'env> Driver<'scope, 'env, '_> {
 
     fn measure_loads(&mut self, now: Time) {
         for node in self.testbed.nodes() {
+            if !node.is_alive() {
+                if self.dead.insert(node.name().clone()) {
+                    let lost = format!("node {} is down: its first process has ended", node.name());
+                    self.observer.event(now, &RunEvent::Warning(lost));
+                    self.controller.handle(now, Event::NodeReady { node: node.name().clone(), ready: false });
+                    self.gauge.loaded(node.name(), None);
+                }
+                continue;
+            }
             let load = match node.measure_load() {
                 Ok(load) => Some(load),
                 Err(error) => {
@@ -438,6 +451,16 @@ impl<'scope, 'env> Driver<'scope, 'env, '_> {
             settling.at = Instant::now();
         }
         self.settle();
+        let lateness = self.testbed.network().lateness();
+        if lateness.late * LATE_ONE_IN > lateness.packets {
+            self.tell(RunEvent::Warning(format!(
+                "{} of {} packets left their link more than half a millisecond late, the worst by {:.0} ms: this machine is \
+                 busy, and distances were that much longer than the scenario's",
+                lateness.late,
+                lateness.packets,
+                lateness.worst.as_secs_f64() * 1e3
+            )));
+        }
         let end = self.now().min(if self.standing { self.now() } else { self.scenario.end() });
         let clients = self.gauge.finish_clients();
         let workloads = self.scenario.workloads.iter().map(|workload| WorkloadSummary {

@@ -12,6 +12,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
+use std::time::Duration;
 
 use godwit_model::{NodeName, Rtt, UserName, WorkloadName};
 use godwit_net::{Backend, End, Link, LinkConfig, Mac, NetError, Netlink, Netns, PacketHold, Prefix, Route, RouteTo};
@@ -233,6 +234,28 @@ impl Network {
     pub(crate) fn user_address(&self, user: &UserName) -> Ipv4Addr {
         self.users[user].address
     }
+
+    /// How many packets left a link more than half a millisecond late, of how many, and the worst by how much: what a busy
+    /// machine adds to the distances.
+    pub(crate) fn lateness(&self) -> Lateness {
+        let mut sum = Lateness::default();
+        for stats in self.nodes.values().filter_map(|node| node.uplink.stats().ok()) {
+            for way in [stats.a_to_b, stats.b_to_a] {
+                sum.packets += way.packets;
+                sum.late += way.late;
+                sum.worst = sum.worst.max(way.worst_late);
+            }
+        }
+        sum
+    }
+}
+
+/// See [`Network::lateness`].
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Lateness {
+    pub(crate) packets: u64,
+    pub(crate) late: u64,
+    pub(crate) worst: Duration,
 }
 
 impl NodeNet {

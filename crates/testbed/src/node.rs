@@ -11,6 +11,8 @@ use std::time::{Duration, Instant};
 use godwit_criu::NodeEnv;
 use godwit_model::{Bytes, Load, NodeName};
 use godwit_net::Netns;
+use nix::sys::signal::kill;
+use nix::unistd::Pid;
 
 use crate::cgroup::{Cgroup, CgroupError};
 use crate::node_init::{self, NodeInit};
@@ -178,6 +180,11 @@ impl Node {
     pub fn host_path(&self, path: impl AsRef<Path>) -> PathBuf {
         let inside = path.as_ref().strip_prefix("/").unwrap_or(path.as_ref());
         Path::new("/proc").join(self.pid.to_string()).join("root").join(inside)
+    }
+
+    /// Whether its first process still runs, and with it any other.
+    pub fn is_alive(&self) -> bool {
+        kill(Pid::from_raw(self.pid), None).is_ok()
     }
 
     /// Its load, smoothed over some seconds: cpu time and memory of its cgroup against its declared size.
