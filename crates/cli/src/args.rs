@@ -105,6 +105,9 @@ pub struct Demo {
     /// Name of the testbed; two with different names do not collide.
     #[arg(long, value_name = "TESTBED", default_value = "demo")]
     pub name: TestbedName,
+    /// How the workload's memory travels.
+    #[arg(long, default_value_t = Strategy::StopCopy)]
+    pub strategy: Strategy,
     #[command(flatten)]
     pub host: Host,
 }
@@ -150,6 +153,9 @@ pub struct Run {
     /// Name of the testbed; two with different names do not collide.
     #[arg(long, value_name = "TESTBED", default_value = "run")]
     pub name: TestbedName,
+    /// How the workload's memory travels.
+    #[arg(long, default_value_t = Strategy::StopCopy)]
+    pub strategy: Strategy,
     #[command(flatten)]
     pub host: Host,
 }
@@ -255,7 +261,7 @@ pub struct Migrate {
     /// To where.
     pub node: NodeName,
     /// How its memory travels.
-    #[arg(long, default_value = "stop-copy", value_parser = strategy)]
+    #[arg(long, default_value_t = Strategy::StopCopy)]
     pub strategy: Strategy,
     /// Print the migration's record as JSON.
     #[arg(long)]
@@ -341,6 +347,9 @@ pub struct BenchMigrate {
     /// Name of the testbed.
     #[arg(long, value_name = "TESTBED", default_value = "bench")]
     pub name: TestbedName,
+    /// How the workload's memory travels.
+    #[arg(long, default_value_t = Strategy::StopCopy)]
+    pub strategy: Strategy,
     #[command(flatten)]
     pub host: Host,
 }
@@ -378,13 +387,4 @@ fn parameter(text: &str) -> Result<(String, f64), String> {
     let (name, value) = text.split_once('=').ok_or("write it as PARAMETER=VALUE, e.g. rtt_average_below_ms=20")?;
     let value = value.parse().map_err(|_| format!("\"{value}\" is no number"))?;
     Ok((name.to_owned(), value))
-}
-
-fn strategy(text: &str) -> Result<Strategy, String> {
-    match text {
-        "stop-copy" => Ok(Strategy::StopCopy),
-        other => {
-            Err(format!("there is no strategy \"{other}\"; there is stop-copy (pre-copy and post-copy are to come)"))
-        }
-    }
 }

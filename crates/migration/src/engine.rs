@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use godwit_model::{Bytes, MigrationId, NodeName, Outcome, Phase, PhaseTime, WorkloadName};
+use godwit_model::{Bytes, CopyRound, MigrationId, NodeName, Outcome, Phase, PhaseTime, Strategy, WorkloadName};
 
 use crate::journal::{Entry, Journal, State};
 use crate::parts::{PartError, Side, Source, Target, Traffic};
@@ -25,6 +25,8 @@ pub struct Request {
     pub from: NodeName,
     /// To where.
     pub to: NodeName,
+    /// How.
+    pub strategy: Strategy,
 }
 
 /// Asks a migration to stop; heeded before the commit, between phases.
@@ -50,6 +52,8 @@ pub enum Progress {
     Entered(Phase),
     /// A phase ended well.
     Left(PhaseTime),
+    /// A round of memory was sent.
+    Copied(CopyRound),
     /// Something failed; the source is being brought back.
     RollingBack,
 }
@@ -61,6 +65,8 @@ pub struct Ended {
     pub outcome: Outcome,
     /// Every phase that was entered, the failed one included.
     pub phases: Vec<PhaseTime>,
+    /// The rounds of pre-copy, that of the freeze last.
+    pub rounds: Vec<CopyRound>,
     /// When the hold began and when the copy that answers ran again; `None` when it was never frozen.
     pub freeze: Option<(Instant, Instant)>,
     /// State sent.
@@ -84,6 +90,7 @@ fn ms(d: Duration) -> f64 {
 
 struct Clock<'a> {
     phases: Vec<PhaseTime>,
+    rounds: Vec<CopyRound>,
     freeze_began: Option<Instant>,
     /// When the copy that answers ran, with its packets.
     resumed: Option<Instant>,
@@ -91,6 +98,11 @@ struct Clock<'a> {
 }
 
 impl Clock<'_> {
+    fn copied(&mut self, round: CopyRound) {
+        self.rounds.push(round);
+        (self.observe)(Progress::Copied(round));
+    }
+
     fn run<T>(&mut self, phase: Phase, step: impl FnOnce() -> Result<T, PartError>) -> Result<T, String> {
         (self.observe)(Progress::Entered(phase));
         let start = Instant::now();
@@ -132,7 +144,7 @@ pub fn migrate(
     observe: &mut dyn FnMut(Progress),
 ) -> Ended {
     let start = Instant::now();
-    let mut clock = Clock { phases: Vec::new(), freeze_began: None, resumed: None, observe };
+    let mut clock = Clock { phases: Vec::new(), rounds: Vec::new(), freeze_began: None, resumed: None, observe };
     let entry = |state| Entry {
         id: request.id,
         workload: request.workload.clone(),
@@ -141,7 +153,7 @@ pub fn migrate(
         state,
     };
 
-    let before = before_commit(&entry, source, target, traffic, journal, cancel, &mut clock);
+    let before = before_commit(request, &entry, source, target, traffic, journal, cancel, &mut clock);
     let (outcome, bytes, resumed, error) = match before {
         Ok(bytes) => match clock.run(Phase::Switch, || target.resume()) {
             Ok(()) => {
@@ -167,6 +179,7 @@ pub fn migrate(
     Ended {
         outcome,
         phases: clock.phases,
+        rounds: clock.rounds,
         freeze: clock.freeze_began.map(|from| (from, resumed.unwrap_or_else(Instant::now))),
         bytes,
         total: start.elapsed(),
@@ -175,6 +188,7 @@ pub fn migrate(
 }
 
 fn before_commit(
+    request: &Request,
     entry: &dyn Fn(State) -> Entry,
     source: &mut dyn Source,
     target: &mut dyn Target,
@@ -197,12 +211,27 @@ fn before_commit(
         traffic.stage()
     })?;
     go_on()?;
+    if request.strategy == Strategy::PreCopy {
+        let mut rounds = Vec::new();
+        clock.run(Phase::PreCopy, || {
+            source.precopy(&mut |round| {
+                rounds.push(round);
+                !cancel.is_cancelled()
+            })
+        })?;
+        for round in rounds {
+            clock.copied(round);
+        }
+        go_on()?;
+    }
     clock.run(Phase::Freeze, || {
         traffic.hold()?;
         source.freeze()?;
         traffic.fence()
     })?;
-    clock.run(Phase::Dump, || source.dump())?;
+    if let Some(round) = clock.run(Phase::Dump, || source.dump())? {
+        clock.copied(round);
+    }
     let bytes = clock.run(Phase::Transfer, || {
         let bytes = source.send()?;
         target.received()?;

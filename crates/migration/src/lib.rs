@@ -7,9 +7,10 @@
 //!            Source            Target            Traffic         Journal
 //! Preflight  preflight         preflight
 //! Stage      stage             stage             stage           begin
+//! PreCopy    precopy ─────── pages ─────────►                             (that strategy only; the workload runs)
 //! Freeze     freeze                              hold, then fence
 //! Dump       dump
-//! Transfer   ───────────── Images ────────────►
+//! Transfer   send ─────────── images ───────►
 //! Restore                      restore
 //! Commit                                                         commit   ◄── the one commit point
 //! Switch                       resume            release(target)
@@ -29,11 +30,11 @@
 //! - packets are held from before the freeze until the copy that answers is known.
 
 mod engine;
-mod image;
 mod journal;
 mod parts;
+mod stream;
 
 pub use engine::{Cancel, Ended, Progress, Request, migrate};
-pub use image::{ImageError, receive_dir, send_dir};
 pub use journal::{Entry, FileJournal, Journal, JournalError, State};
 pub use parts::{PartError, Side, Source, Target, Traffic};
+pub use stream::{NoPages, PageSink, Receiver, Sender, StreamError};

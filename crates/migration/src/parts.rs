@@ -1,6 +1,6 @@
 //! What a world provides so that the engine can move a workload in it.
 
-use godwit_model::Bytes;
+use godwit_model::{Bytes, CopyRound};
 
 /// Why a part could not do its step; the text is for a person.
 #[derive(Debug, thiserror::Error)]
@@ -42,10 +42,14 @@ pub trait Source {
     fn preflight(&mut self) -> Result<(), PartError>;
     /// Starts what can be started while the workload runs.
     fn stage(&mut self) -> Result<(), PartError>;
+    /// Pre-copy: sends memory while the workload runs, round by round what it has changed, until a further round would
+    /// not be smaller. `told` hears of every round, and says whether to go on.
+    fn precopy(&mut self, told: &mut dyn FnMut(CopyRound) -> bool) -> Result<(), PartError>;
     /// Stops the workload; returns when no task of it runs.
     fn freeze(&mut self) -> Result<(), PartError>;
-    /// Writes its state; the tasks stay frozen, their sockets silent.
-    fn dump(&mut self) -> Result<(), PartError>;
+    /// Writes its state; the tasks stay frozen, their sockets silent. After pre-copy the memory that was changed last is
+    /// sent now, and its round returned.
+    fn dump(&mut self) -> Result<Option<CopyRound>, PartError>;
     /// Sends the state to the target, which is receiving; returns the bytes sent.
     fn send(&mut self) -> Result<Bytes, PartError>;
     /// When the target runs: ends the frozen copy without a packet. Called again when it failed.

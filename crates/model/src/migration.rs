@@ -1,10 +1,11 @@
 //! A migration: its phases, its strategy and how it ended.
 
 use std::fmt;
+use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Bytes, NodeName, Time, WorkloadName, decimals};
+use crate::{Bytes, NodeName, ParseUnitError, Time, WorkloadName, decimals};
 
 /// Numbers the migrations of one run, from 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -18,12 +19,28 @@ pub enum Strategy {
     /// Freeze, copy all, restore.
     #[default]
     StopCopy,
+    /// Copy the memory while the workload runs, round by round what it changed; freeze for the last changes only.
+    PreCopy,
+}
+
+impl Strategy {
+    /// All there are.
+    pub const ALL: [Self; 2] = [Self::StopCopy, Self::PreCopy];
+}
+
+impl FromStr for Strategy {
+    type Err = ParseUnitError;
+    fn from_str(text: &str) -> Result<Self, ParseUnitError> {
+        let named = Self::ALL.into_iter().find(|strategy| strategy.to_string() == text);
+        named.ok_or_else(|| ParseUnitError::new(text, "a strategy: stop-copy or pre-copy"))
+    }
 }
 
 impl fmt::Display for Strategy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
             Self::StopCopy => "stop-copy",
+            Self::PreCopy => "pre-copy",
         })
     }
 }
@@ -31,8 +48,8 @@ impl fmt::Display for Strategy {
 /// The phases, in their order (a strategy may leave some out).
 ///
 /// ```text
-/// Preflight ─► Stage ─► Freeze ─► Dump ─► Transfer ─► Restore ─► Commit ─► Switch ─► Drain
-///     └──────────── Abort ─► RolledBack (the source runs on) ◄─────┘
+/// Preflight ─► Stage ─► PreCopy ─► Freeze ─► Dump ─► Transfer ─► Restore ─► Commit ─► Switch ─► Drain
+///     └──────────── Abort ─► RolledBack (the source runs on) ◄───────────────┘
 /// ```
 /// Up to and with Restore every failure ends with the source running; Commit is recorded durably, and after it every
 /// failure ends with the target running.
@@ -43,6 +60,8 @@ pub enum Phase {
     Preflight,
     /// Everything that can be made ready on both sides while the workload runs.
     Stage,
+    /// Memory sent while the workload runs, round by round.
+    PreCopy,
     /// Packets held, then the workload stopped: from here it does not run.
     Freeze,
     /// State written out.
@@ -61,9 +80,10 @@ pub enum Phase {
 
 impl Phase {
     /// All, in order.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Preflight,
         Self::Stage,
+        Self::PreCopy,
         Self::Freeze,
         Self::Dump,
         Self::Transfer,
@@ -84,6 +104,7 @@ impl fmt::Display for Phase {
         f.pad(match self {
             Self::Preflight => "preflight",
             Self::Stage => "stage",
+            Self::PreCopy => "pre-copy",
             Self::Freeze => "freeze",
             Self::Dump => "dump",
             Self::Transfer => "transfer",
@@ -101,6 +122,16 @@ pub struct PhaseTime {
     /// Which.
     pub phase: Phase,
     /// Milliseconds of the wall clock (in the simulator: of the model).
+    #[serde(serialize_with = "decimals::ms")]
+    pub ms: f64,
+}
+
+/// One round of copying memory while the workload runs.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct CopyRound {
+    /// Memory sent in it.
+    pub bytes: Bytes,
+    /// How long it took, ms of the wall clock.
     #[serde(serialize_with = "decimals::ms")]
     pub ms: f64,
 }
@@ -147,6 +178,9 @@ pub struct MigrationRecord {
     pub start: Time,
     /// Every phase that was entered, in order.
     pub phases: Vec<PhaseTime>,
+    /// The rounds of pre-copy, in order; the last one is that of the freeze.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub rounds: Vec<CopyRound>,
     /// How long the workload stood still, in ms of the wall clock.
     #[serde(serialize_with = "decimals::ms")]
     pub freeze_ms: f64,

@@ -81,18 +81,22 @@ impl CostModel {
         let moving = |throughput: f64| {
             if throughput > 0.0 { bytes.0 as f64 / throughput * 1e3 } else { 0.0 }
         };
-        let ms = |phase| match phase {
-            Phase::Preflight => self.preflight_ms,
-            Phase::Stage => self.stage_ms,
-            Phase::Freeze => self.freeze_ms,
-            Phase::Dump => self.dump_ms + moving(self.dump_throughput),
-            Phase::Transfer => self.transfer_ms + moving(self.transfer_throughput),
-            Phase::Restore => self.restore_ms + moving(self.restore_throughput),
-            Phase::Commit => self.commit_ms,
-            Phase::Switch => self.switch_ms,
-            Phase::Drain => self.drain_ms,
+        let ms = |phase| {
+            let ms = match phase {
+                Phase::Preflight => self.preflight_ms,
+                Phase::Stage => self.stage_ms,
+                Phase::PreCopy => return None,
+                Phase::Freeze => self.freeze_ms,
+                Phase::Dump => self.dump_ms + moving(self.dump_throughput),
+                Phase::Transfer => self.transfer_ms + moving(self.transfer_throughput),
+                Phase::Restore => self.restore_ms + moving(self.restore_throughput),
+                Phase::Commit => self.commit_ms,
+                Phase::Switch => self.switch_ms,
+                Phase::Drain => self.drain_ms,
+            };
+            Some(PhaseTime { phase, ms })
         };
-        Cost { phases: Phase::ALL.map(|phase| PhaseTime { phase, ms: ms(phase) }).into(), bytes }
+        Cost { phases: Phase::ALL.into_iter().filter_map(ms).collect(), bytes }
     }
 }
 

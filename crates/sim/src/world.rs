@@ -234,6 +234,7 @@ impl<'a> World<'a> {
             from: order.from,
             to: order.to,
             strategy: Strategy::StopCopy,
+            rounds: Vec::new(),
             reason: order.reason,
             start,
             freeze_ms: cost.freeze_ms(),

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use godwit_control::Order;
 use godwit_criu::Limit;
-use godwit_migration::{Cancel, receive_dir, send_dir};
+use godwit_migration::{Cancel, NoPages, Receiver, Sender};
 use godwit_model::{BaselineMove, MigrationId, MigrationRecord, NodeName, Strategy, Time, UserName, WorkloadName};
 use godwit_traffic::{Client, ClientConfig};
 
@@ -44,7 +44,7 @@ pub fn compare(
     user: &UserName,
     other: &NodeName,
     rounds: u32,
-    own: bool,
+    own: Option<Strategy>,
     stop: &Stop,
     mut note: impl FnMut(&str),
 ) -> Result<Compared> {
@@ -72,8 +72,8 @@ pub fn compare(
         }
         let from = testbed.placement()[workload].clone();
         let to = if from == home { other } else { &home };
-        if own && round % 2 == 0 {
-            let record = own_move(testbed, workload, &from, to, round, &gap);
+        if let (Some(strategy), 0) = (own, round % 2) {
+            let record = own_move(testbed, workload, &from, to, round, strategy, &gap);
             note(&format!("godwit: {from} -> {to}: stood still for {:.0} ms", record.freeze_ms));
             let failed = record.error.clone();
             compared.own.push(record);
@@ -96,6 +96,7 @@ fn own_move(
     from: &NodeName,
     to: &NodeName,
     round: u32,
+    strategy: Strategy,
     gap: &dyn Fn(Instant, Instant) -> Option<f64>,
 ) -> MigrationRecord {
     let order = Order {
@@ -106,17 +107,18 @@ fn own_move(
         rule: "compare".into(),
         reason: "compared with plain runc".into(),
     };
-    let ended = testbed.migrate(&order, &Cancel::default(), &mut |_| ());
+    let ended = testbed.migrate(&order, strategy, &Cancel::default(), &mut |_| ());
     let gap_ms = ended.freeze.and_then(|(from, to)| gap(from, to));
     MigrationRecord {
         id: order.id,
         workload: order.workload,
         from: order.from,
         to: order.to,
-        strategy: Strategy::StopCopy,
+        strategy,
         reason: order.reason,
         start: Time::ZERO,
         freeze_ms: ended.freeze_ms(),
+        rounds: ended.rounds,
         phases: ended.phases,
         gap_ms,
         total_ms: ended.total.as_secs_f64() * 1e3,
@@ -149,7 +151,7 @@ fn plain_move(
         what: format!("{what} the images: {error}"),
         source: None,
     };
-    let (mut stream, mut incoming) =
+    let (stream, mut incoming) =
         backhaul::connect(source_net, target_net).map_err(|e| lost("connect to send", &e.chain()))?;
     target_net.netlink.replace_route(&service.local().route(service.ip()))?;
 
@@ -166,8 +168,12 @@ fn plain_move(
     runc(source.env(), &["checkpoint", "--tcp-established"]).map_err(failed("checkpoint"))?;
     let dumped = Instant::now();
     std::thread::scope(|scope| {
-        let receiver = scope.spawn(|| receive_dir(&received, &mut incoming));
-        send_dir(&sent, &mut stream, |name| !name.ends_with(".log")).map_err(|e| lost("send", &e))?;
+        let receiver = scope.spawn(|| Receiver::new(&mut incoming, &received).run(&mut NoPages));
+        let sent = Sender::new(stream).and_then(|mut sender| {
+            sender.dir(&sent, |name| !name.ends_with(".log"))?;
+            sender.finish()
+        });
+        sent.map_err(|e| lost("send", &e))?;
         receiver.join().map_err(|_| lost("receive", &"panicked"))?.map_err(|e| lost("receive", &e))
     })?;
     let transferred = Instant::now();

@@ -44,6 +44,8 @@ pub struct DriveOptions {
     pub policy: Box<dyn Policy>,
     /// Seconds of the scenario a second of the wall clock.
     pub speed: f64,
+    /// How workloads move.
+    pub strategy: Strategy,
     /// Noted in the summary; nothing on a testbed is random by its own doing.
     pub seed: u64,
     /// Stay at the scenario's first instant, without load, until stopped.
@@ -74,6 +76,7 @@ enum Message {
 /// A migration under way.
 struct Moving {
     order: Order,
+    strategy: Strategy,
     start: Time,
     cancel: Cancel,
     asker: Option<Sender<Reply>>,
@@ -93,6 +96,7 @@ struct Driver<'scope, 'env, 't> {
     scenario: &'t Scenario,
     speed: f64,
     standing: bool,
+    strategy: Strategy,
     start: Instant,
     controller: Controller,
     gauge: Gauge,
@@ -138,6 +142,7 @@ pub fn drive(
             scenario,
             speed,
             standing: options.standing,
+            strategy: options.strategy,
             start: Instant::now(),
             gauge: Gauge::new(testbed, scenario, options.policy.name(), speed, options.standing, sample_every, clients),
             controller: Controller::new(config, options.policy),
@@ -306,21 +311,22 @@ impl<'scope, 'env> Driver<'scope, 'env, '_> {
                 self.gauge.decided(&decided);
                 self.decided.push(decided);
             }
-            Output::Migrate(order) => self.begin(order, now, None),
+            Output::Migrate(order) => self.begin(order, self.strategy, now, None),
         }
     }
 
-    fn begin(&mut self, order: Order, now: Time, asker: Option<Sender<Reply>>) {
+    fn begin(&mut self, order: Order, strategy: Strategy, now: Time, asker: Option<Sender<Reply>>) {
         self.tell(RunEvent::Started(order.clone()));
         self.gauge.moving(&order);
         let cancel = Cancel::default();
         let (testbed, sender, job, asked) = (self.testbed, self.sender.clone(), order.clone(), cancel.clone());
         self.scope.spawn(move || {
             let id = job.id;
-            let ended = testbed.migrate(&job, &asked, &mut |progress| _ = sender.send(Message::Progress(id, progress)));
+            let ended = testbed
+                .migrate(&job, strategy, &asked, &mut |progress| _ = sender.send(Message::Progress(id, progress)));
             let _ = sender.send(Message::Ended(id, ended));
         });
-        self.moving.insert(order.id, Moving { order, start: now, cancel, asker });
+        self.moving.insert(order.id, Moving { order, strategy, start: now, cancel, asker });
     }
 
     fn receive(&mut self, message: Message) {
@@ -340,7 +346,7 @@ impl<'scope, 'env> Driver<'scope, 'env, '_> {
                 }
                 self.tell(RunEvent::Phase(id, phase));
             }
-            Message::Progress(_, Progress::Left(_) | Progress::RollingBack) => {}
+            Message::Progress(_, Progress::Left(_) | Progress::Copied(_) | Progress::RollingBack) => {}
             Message::Ended(id, ended) => self.ended(id, ended, now),
             Message::Asked((ask, reply)) => self.answer(ask, reply, now),
         }
@@ -355,10 +361,11 @@ impl<'scope, 'env> Driver<'scope, 'env, '_> {
             workload: moving.order.workload,
             from: moving.order.from,
             to: moving.order.to,
-            strategy: Strategy::StopCopy,
+            strategy: moving.strategy,
             reason: moving.order.reason,
             start: moving.start,
             freeze_ms: ended.freeze_ms(),
+            rounds: ended.rounds,
             phases: ended.phases,
             gap_ms: None,
             total_ms: ended.total.as_secs_f64() * 1e3,
@@ -397,18 +404,16 @@ impl<'scope, 'env> Driver<'scope, 'env, '_> {
                 let _ = reply.send(Reply::Ending);
                 self.down = true;
             }
-            Ask::Migrate { workload, to, strategy: Strategy::StopCopy } => {
-                match self.controller.request(now, &workload, Some(&to)) {
-                    Ok(order) => self.begin(order, now, Some(reply)),
-                    Err(error) => {
-                        let why = match std::error::Error::source(&error) {
-                            Some(cause) => format!("{error}: {cause}"),
-                            None => error.to_string(),
-                        };
-                        let _ = reply.send(Reply::Refused { why });
-                    }
+            Ask::Migrate { workload, to, strategy } => match self.controller.request(now, &workload, Some(&to)) {
+                Ok(order) => self.begin(order, strategy, now, Some(reply)),
+                Err(error) => {
+                    let why = match std::error::Error::source(&error) {
+                        Some(cause) => format!("{error}: {cause}"),
+                        None => error.to_string(),
+                    };
+                    let _ = reply.send(Reply::Refused { why });
                 }
-            }
+            },
         }
     }
 

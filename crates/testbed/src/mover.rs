@@ -13,8 +13,8 @@ use godwit_criu::{
     DumpOptions, FrozenDump, HeldDump, HeldRestore, ImagesDir, Limit, PreparedDump, PreparedRestore, ReleasedDump,
     RestoreOptions, RestorePlan, RestoredContainer,
 };
-use godwit_migration::{ImageError, PartError, Side, Source, Target, Traffic, receive_dir, send_dir};
-use godwit_model::Bytes;
+use godwit_migration::{NoPages, PartError, Receiver, Sender, Side, Source, StreamError, Target, Traffic};
+use godwit_model::{Bytes, CopyRound};
 use godwit_net::Rule;
 
 use crate::backhaul;
@@ -33,7 +33,7 @@ const FENCE_PRIORITY: u32 = 50;
 #[derive(Debug, Default)]
 pub(crate) struct Between {
     plan: Option<RestorePlan>,
-    stream: Option<TcpStream>,
+    stream: Option<Sender<TcpStream>>,
 }
 
 pub(crate) type Shared = Rc<RefCell<Between>>;
@@ -116,12 +116,16 @@ impl Source for SourceSide<'_> {
         Ok(())
     }
 
-    fn dump(&mut self) -> Result<(), PartError> {
+    fn precopy(&mut self, _told: &mut dyn FnMut(CopyRound) -> bool) -> Result<(), PartError> {
+        Ok(())
+    }
+
+    fn dump(&mut self) -> Result<Option<CopyRound>, PartError> {
         let SourceState::Frozen(frozen) = self.take() else { return Err(illegal("the dump")) };
         match frozen.dump(&Limit::within(FREEZE_LIMIT)) {
             Ok(held) => {
                 self.state = SourceState::Held(held);
-                Ok(())
+                Ok(None)
             }
             Err(failed) => {
                 let failed = *failed;
@@ -133,8 +137,8 @@ impl Source for SourceSide<'_> {
 
     fn send(&mut self) -> Result<Bytes, PartError> {
         let Some(mut stream) = self.between.borrow_mut().stream.take() else { return Err(illegal("the transfer")) };
-        send_dir(&self.images, &mut stream, |name| !name.ends_with(".log"))
-            .map_err(|e| PartError::caused_by("send the images", e))
+        let sent = stream.dir(&self.images, |name| !name.ends_with(".log")).and_then(|()| stream.finish());
+        sent.map_err(|e| PartError::caused_by("send the images", e))
     }
 
     fn discard(&mut self) -> Result<(), PartError> {
@@ -210,7 +214,7 @@ pub(crate) struct TargetSide<'a> {
     pub(crate) to: &'a NodeNet,
     images: PathBuf,
     between: Shared,
-    receiver: Option<JoinHandle<Result<Bytes, ImageError>>>,
+    receiver: Option<JoinHandle<Result<Bytes, StreamError>>>,
     state: TargetState,
 }
 
@@ -231,11 +235,12 @@ impl<'a> TargetSide<'a> {
     fn connect(&mut self) -> Result<(), PartError> {
         let (stream, mut incoming) = backhaul::connect(self.from, self.to)?;
         let dir = self.images.clone();
-        let receive = move || receive_dir(&dir, &mut incoming);
+        let receive = move || Receiver::new(&mut incoming, &dir).run(&mut NoPages);
         let receiver = thread::Builder::new().name("images".into()).spawn(receive);
         let receiver = receiver.map_err(|e| PartError::caused_by("start to receive", e))?;
         self.receiver = Some(receiver);
-        self.between.borrow_mut().stream = Some(stream);
+        let sender = Sender::new(stream).map_err(|e| PartError::caused_by("start to send", e))?;
+        self.between.borrow_mut().stream = Some(sender);
         Ok(())
     }
 }

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use godwit_control::Order;
 use godwit_criu::Limit;
 use godwit_migration::{Cancel, Ended, FileJournal, Progress, Request, migrate};
-use godwit_model::{Bytes, NodeName, UserName, WorkloadKind, WorkloadName};
+use godwit_model::{Bytes, NodeName, Strategy, UserName, WorkloadKind, WorkloadName};
 use godwit_net::Backend;
 use godwit_scenario::Scenario;
 use nix::fcntl::{Flock, FlockArg};
@@ -278,7 +278,13 @@ impl Testbed {
     }
 
     /// Moves a workload; blocks until it is over.
-    pub fn migrate(&self, order: &Order, cancel: &Cancel, observe: &mut dyn FnMut(Progress)) -> Ended {
+    pub fn migrate(
+        &self,
+        order: &Order,
+        strategy: Strategy,
+        cancel: &Cancel,
+        observe: &mut dyn FnMut(Progress),
+    ) -> Ended {
         let container = &self.containers[&order.workload];
         let between = Shared::default();
         let (from, to) = (self.network.node(&order.from), self.network.node(&order.to));
@@ -295,8 +301,13 @@ impl Testbed {
             fenced: false,
         };
         let mut journal = JournalOf(&self.journal);
-        let request =
-            Request { id: order.id, workload: order.workload.clone(), from: order.from.clone(), to: order.to.clone() };
+        let request = Request {
+            id: order.id,
+            workload: order.workload.clone(),
+            from: order.from.clone(),
+            to: order.to.clone(),
+            strategy,
+        };
         let ended = migrate(&request, &mut source, &mut target, &mut traffic, &mut journal, cancel, observe);
         if ended.outcome == godwit_model::Outcome::Done {
             self.placement().insert(order.workload.clone(), order.to.clone());

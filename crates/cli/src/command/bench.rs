@@ -23,7 +23,7 @@ pub fn run(command: Bench) -> Result {
             let [near, far] = [0, 1].map(|n: usize| scenario.nodes[n].name.clone());
             let (workload, user) = (&scenario.workloads[0].name, &scenario.users[0].name);
             debug_assert_eq!(testbed.placement()[workload], near);
-            compare(&testbed, workload, user, &far, args.runs, true, &stop, |note| eprintln!("  {note}"))
+            compare(&testbed, workload, user, &far, args.runs, Some(args.strategy), &stop, |note| eprintln!("  {note}"))
         });
         match compared {
             Ok(compared) => rows.push(Row::new(*memory, &compared)),

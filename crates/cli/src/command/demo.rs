@@ -26,12 +26,12 @@ pub fn run(args: Demo) -> Result {
     );
     let (workload, user) = (scenario.workloads[0].name.clone(), scenario.users[0].name.clone());
     let nodes: Vec<_> = scenario.nodes.iter().map(|node| node.name.clone()).collect();
-    super::run::on_testbed(&config, policy, &args.out, false, &stop, |testbed, record| {
+    super::run::on_testbed(&config, policy, args.strategy, &args.out, false, &stop, |testbed, record| {
         eprintln!("For comparison, the same container moved by plain runc checkpoint and runc restore:");
         let at = testbed.placement()[&workload].clone();
         let Some(other) = nodes.iter().find(|node| **node != at) else { return Ok(()) };
         let note = |note: &str| eprintln!("  {note}");
-        let compared = godwit_testbed::compare(testbed, &workload, &user, other, ROUNDS, false, &stop, note)?;
+        let compared = godwit_testbed::compare(testbed, &workload, &user, other, ROUNDS, None, &stop, note)?;
         record.summary.baseline = Some(Baseline { tool: Baseline::RUNC.into(), moves: compared.plain });
         Ok(())
     })

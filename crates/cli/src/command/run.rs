@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use godwit_control::Decided;
-use godwit_model::RunRecord;
+use godwit_model::{RunRecord, Strategy};
 use godwit_policy::Policy;
 use godwit_report::SnapshotLog;
 use godwit_scenario::Scenario;
@@ -39,7 +39,7 @@ pub fn run(args: Run) -> Result {
         World::Testbed => {
             let stop = stop_on_signal()?;
             let config = args.host.testbed(&args.name, &scenario).failed_to("find godwit's own program")?;
-            on_testbed(&config, policy, &out, args.json, &stop, |_, _| Ok(()))
+            on_testbed(&config, policy, args.strategy, &out, args.json, &stop, |_, _| Ok(()))
         }
     }
 }
@@ -84,6 +84,7 @@ fn choose_policy(args: &Run, scenario: &Scenario) -> Result<Box<dyn Policy>> {
 pub fn on_testbed(
     config: &TestbedConfig<'_>,
     policy: Box<dyn Policy>,
+    strategy: Strategy,
     out: &Path,
     json: bool,
     stop: &Stop,
@@ -104,6 +105,7 @@ pub fn on_testbed(
         speed: scenario.speed,
         seed: scenario.seed,
         standing: false,
+        strategy,
         sample_every: SAMPLE_EVERY,
     };
     let driven = drive(&testbed, scenario, options, &mut view, stop);

@@ -49,6 +49,14 @@ impl Source for Shared {
     fn stage(&mut self) -> Result<(), PartError> {
         self.0.borrow_mut().step("source.stage")
     }
+    fn precopy(&mut self, told: &mut dyn FnMut(CopyRound) -> bool) -> Result<(), PartError> {
+        for bytes in [100, 10] {
+            if !told(CopyRound { bytes: Bytes(bytes), ms: 1.0 }) {
+                break;
+            }
+        }
+        self.0.borrow_mut().step("precopy")
+    }
     fn freeze(&mut self) -> Result<(), PartError> {
         let mut w = self.0.borrow_mut();
         assert_eq!(w.packets_at, None, "packets must be held before the freeze");
@@ -56,8 +64,8 @@ impl Source for Shared {
         w.source_runs = false;
         Ok(())
     }
-    fn dump(&mut self) -> Result<(), PartError> {
-        self.0.borrow_mut().step("dump")
+    fn dump(&mut self) -> Result<Option<CopyRound>, PartError> {
+        self.0.borrow_mut().step("dump").map(|()| Some(CopyRound { bytes: Bytes(1), ms: 1.0 }))
     }
     fn send(&mut self) -> Result<Bytes, PartError> {
         self.0.borrow_mut().step("send").map(|()| Bytes(7))
@@ -174,6 +182,7 @@ fn run_failing(fail: &[(&'static str, u32)], cancel_at: Option<&'static str>) ->
         workload: WorkloadName::new("video").unwrap(),
         from: NodeName::new("edge1").unwrap(),
         to: NodeName::new("edge2").unwrap(),
+        strategy: Strategy::PreCopy,
     };
     let (mut s, mut t, mut n, mut j) = (world.clone(), world.clone(), world.clone(), world.clone());
     let ended = migrate(&request, &mut s, &mut t, &mut n, &mut j, &cancel, &mut |_| {});
@@ -181,13 +190,14 @@ fn run_failing(fail: &[(&'static str, u32)], cancel_at: Option<&'static str>) ->
     (Rc::try_unwrap(world.0).unwrap().into_inner(), ended)
 }
 
-const BEFORE_COMMIT: [&str; 14] = [
+const BEFORE_COMMIT: [&str; 15] = [
     "source.preflight",
     "target.preflight",
     "record.begun",
     "source.stage",
     "target.stage",
     "traffic.stage",
+    "precopy",
     "hold",
     "freeze",
     "fence",
@@ -204,10 +214,11 @@ fn when_all_goes_well_the_target_runs_and_every_phase_is_timed() {
     assert_eq!(ended.outcome, Outcome::Done);
     assert_eq!(ended.error, None);
     assert_eq!(ended.bytes, Bytes(7));
+    assert_eq!(ended.rounds.iter().map(|round| round.bytes.0).collect::<Vec<_>>(), [100, 10, 1]);
     assert_eq!(ended.phases.iter().map(|p| p.phase).collect::<Vec<_>>(), Phase::ALL);
     assert!(world.target_runs && !world.source_exists && world.packets_at == Some(Side::Target));
     assert_eq!(world.journal, [State::Begun, State::Committed, State::Ended(Outcome::Done)]);
-    assert_eq!(world.calls[..14], BEFORE_COMMIT);
+    assert_eq!(world.calls[..15], BEFORE_COMMIT);
 }
 
 #[test]

@@ -39,6 +39,7 @@ fn migration(id: u64, from: usize, to: usize, start: f64) -> MigrationRecord {
         from: node(from),
         to: node(to),
         strategy: Strategy::StopCopy,
+            rounds: Vec::new(),
         reason: format!("rtt from edge{from} is bad, \"27.0 ms\"; edge{to} has 11.4 ms, and load 2.31"),
         start: Time::from_secs(start),
         phases: Phase::ALL.into_iter().zip(times).map(|(phase, ms)| PhaseTime { phase, ms }).collect(),
