@@ -18,6 +18,7 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use crate::arch;
+use crate::entry;
 use crate::error::{Context, Error, Result};
 use crate::procfs;
 use crate::ptrace::{self, Registers, Stop};
@@ -53,7 +54,7 @@ pub(crate) fn userfaultfd_of(pid: i32, pidfd: BorrowedFd<'_>) -> Result<Visit> {
         return Err(Error::Traced { pid, by });
     }
     let mut threads = procfs::running_threads(pid)?;
-    let instruction = find_instruction(pid)?;
+    let instruction = entry::find(pid)?;
     threads.sort_by_key(|(_, state)| *state == 'D');
     let mut last = Error::DidNotStop { pid, after: STOP_WITHIN };
     for (tid, _) in threads.into_iter().take(THREADS_TRIED) {
@@ -71,27 +72,7 @@ pub(crate) fn userfaultfd_of(pid: i32, pidfd: BorrowedFd<'_>) -> Result<Visit> {
     Err(last)
 }
 
-/// The address of an instruction that enters the kernel, in code that the process has: its vDSO, mostly.
-fn find_instruction(pid: i32) -> Result<u64> {
-    let mut code: Vec<_> = procfs::maps(pid)?.into_iter().filter(|v| v.executable && v.readable).collect();
-    if code.is_empty() {
-        return Err(Error::Ended { pid });
-    }
-    code.retain(|vma| vma.name != "[vsyscall]");
-    code.sort_by_key(|vma| vma.name != "[vdso]");
-    let mut buffer = vec![0; 256 << 10];
-    for vma in code {
-        let start = vma.range.start;
-        let part = PageRange::new(start, vma.range.end.min(start + buffer.len() as u64));
-        let Ok(n) = sys::process_vm_read(pid, &[part], &mut buffer, &mut Iovecs::default()) else { continue };
-        if let Some(offset) = arch::find_syscall(&buffer[..n]) {
-            return Ok(start + offset as u64);
-        }
-    }
-    Err(Error::Untrackable { pid, why: "no 64-bit system call instruction was found in its code".into() })
-}
-
-fn visit(pid: i32, tid: i32, pidfd: BorrowedFd<'_>, instruction: u64) -> Result<Visit> {
+fn visit(pid: i32, tid: i32, pidfd: BorrowedFd<'_>, instruction: Option<u64>) -> Result<Visit> {
     seize(pid, tid)?;
     let began = Instant::now();
     ptrace::interrupt(tid).map_err(|e| gone(pid, e, "interrupt"))?;
@@ -100,7 +81,7 @@ fn visit(pid: i32, tid: i32, pidfd: BorrowedFd<'_>, instruction: u64) -> Result<
     while let Stop::Signal(signal) = thread.wait(STOP_WITHIN)? {
         ptrace::resume(tid, signal).map_err(|e| gone(pid, e, "resume"))?;
     }
-    let stopped = match Stopped::new(thread) {
+    let stopped = match Stopped::new(thread, instruction) {
         Ok(stopped) => stopped,
         Err(e) => {
             // Nothing was changed yet.
@@ -108,7 +89,7 @@ fn visit(pid: i32, tid: i32, pidfd: BorrowedFd<'_>, instruction: u64) -> Result<
             return Err(e);
         }
     };
-    let fetched = stopped.fetch_userfaultfd(instruction);
+    let fetched = stopped.fetch_userfaultfd();
     stopped.leave()?;
     let stood = began.elapsed();
     fetched.map(|uffd| Visit { uffd, stopped: stood })
@@ -176,6 +157,8 @@ impl Thread<'_> {
 /// A thread at stop (a), and what has to be put back.
 struct Stopped<'a> {
     thread: Thread<'a>,
+    /// Address of an instruction that enters the kernel.
+    instruction: u64,
     registers: Registers,
     signal_mask: u64,
     /// Address and content of its restartable sequence's descriptor pointer, when it is in one.
@@ -184,7 +167,7 @@ struct Stopped<'a> {
 
 impl<'a> Stopped<'a> {
     /// Saves all, and blocks its signals: none may find the registers that we are going to set.
-    fn new(thread: Thread<'a>) -> Result<Self> {
+    fn new(thread: Thread<'a>, instruction: Option<u64>) -> Result<Self> {
         let Thread { pid, tid, .. } = thread;
         let registers = match ptrace::registers(tid) {
             Err(e) if e.kind() == std::io::ErrorKind::Unsupported => {
@@ -198,25 +181,33 @@ impl<'a> Stopped<'a> {
         if ptrace::dispatches_syscalls(tid) {
             return Err(Error::Untrackable { pid, why: "it intercepts its own system calls".into() });
         }
+        // Looked for before the stop, to keep that short; but it may have called execve since.
+        let instruction = match instruction {
+            Some(at) if entry::is_at(pid, at) => at,
+            _ => entry::find(pid)?.ok_or_else(|| Error::Untrackable {
+                pid,
+                why: "no 64-bit system call instruction was found in its code".into(),
+            })?,
+        };
         let rseq = ptrace::rseq_pointer(tid).and_then(|at| critical_section(pid, at + RSEQ_CRITICAL_SECTION));
         let signal_mask = ptrace::signal_mask(tid).map_err(thread.err("read the signal mask of"))?;
         ptrace::set_signal_mask(tid, u64::MAX).map_err(thread.err("set the signal mask of"))?;
-        Ok(Self { thread, registers, signal_mask, rseq })
+        Ok(Self { thread, instruction, registers, signal_mask, rseq })
     }
 
-    fn fetch_userfaultfd(&self, instruction: u64) -> Result<OwnedFd> {
-        let fd = self.call(instruction, "userfaultfd", libc::SYS_userfaultfd, [sys::UFFD_FLAGS as u64, 0, 0])?;
+    fn fetch_userfaultfd(&self) -> Result<OwnedFd> {
+        let fd = self.call("userfaultfd", libc::SYS_userfaultfd, [sys::UFFD_FLAGS as u64, 0, 0])?;
         let ours = sys::pidfd_getfd(self.thread.pidfd, fd as i32)
             .context(|| format!("fetch a descriptor of process {}", self.thread.pid));
         // Its own number is closed at once: the tracking hangs on ours. Nothing is left there for a dump to stumble over.
-        self.call(instruction, "close", libc::SYS_close, [fd, 0, 0])?;
+        self.call("close", libc::SYS_close, [fd, 0, 0])?;
         ours
     }
 
     /// Makes the thread call the kernel.
-    fn call(&self, at: u64, name: &'static str, number: i64, arguments: [u64; 3]) -> Result<u64> {
+    fn call(&self, name: &'static str, number: i64, arguments: [u64; 3]) -> Result<u64> {
         let Thread { pid, tid, .. } = self.thread;
-        let registers = arch::with_call(&self.registers, at, number, arguments);
+        let registers = arch::with_call(&self.registers, self.instruction, number, arguments);
         ptrace::set_registers(tid, &registers).map_err(self.thread.err("set the registers of"))?;
         self.to_syscall()?;
         self.to_syscall()?;

@@ -46,11 +46,11 @@ enum Found {
 impl Process {
     /// Visits the process, and registers what it has.
     pub(crate) fn attach(pid: i32, kinds: &mut Kinds) -> Result<(Self, Attached)> {
-        let pidfd = sys::pidfd_open(pid).map_err(|e| match e.raw_os_error() {
-            Some(libc::ESRCH) => Error::Ended { pid },
-            _ => Error::Io { what: format!("open process {pid}"), source: e },
+        let pidfd = open(pid)?;
+        let visit = inject::userfaultfd_of(pid, pidfd.as_fd()).map_err(|e| {
+            // Whatever it failed with.
+            if sys::has_ended(pidfd.as_fd()) { Error::Ended { pid } } else { e }
         })?;
-        let visit = inject::userfaultfd_of(pid, pidfd.as_fd())?;
         sys::uffd_agree(visit.uffd.as_fd()).map_err(|e| Error::Unsupported {
             why: format!("the kernel has no asynchronous write protection, which Linux 6.7 brought ({e})"),
         })?;
@@ -100,7 +100,12 @@ impl Process {
                 continue;
             }
             range::push(&mut covered, vma.range);
-            let pages = match self.look_at(vma, kind, &pagemap, scanner, all)? {
+            let found = match self.look_at(vma, kind, &pagemap, scanner, all) {
+                // The memory that the file is of is gone.
+                Err(Error::Io { source, .. }) if source.raw_os_error() == Some(libc::ESRCH) => Err(NewMemory),
+                other => other?,
+            };
+            let pages = match found {
                 Err(NewMemory) => return Ok(Err(NewMemory)),
                 Ok(Found::Nothing) => continue,
                 Ok(Found::Tracked(pages)) => pages,
@@ -125,7 +130,11 @@ impl Process {
     fn look_at(&self, vma: &Vma, kind: Kind, pagemap: &File, scanner: &mut Scanner, all: bool) -> Outcome<Found> {
         let file = kind != Kind::Anonymous;
         match scanner.written(pagemap, vma.range, file)? {
-            Some(pages) if !all => return Ok(Ok(Found::Tracked(pages))),
+            Some(pages) if !all => {
+                // What was given back has to be copied as it is now: CRIU would list it.
+                let given_back = if file { scanner.swapped(pagemap, vma.range)? } else { Vec::new() };
+                return Ok(Ok(Found::Tracked(range::union(pages, given_back))));
+            }
             Some(_) => return scanner.populated(pagemap, vma.range, file).map(|pages| Ok(Found::Tracked(pages))),
             None => {}
         }
@@ -251,6 +260,14 @@ impl Drop for Process {
     }
 }
 
+/// A descriptor of the process.
+pub(crate) fn open(pid: i32) -> Result<OwnedFd> {
+    match sys::pidfd_open(pid) {
+        Err(e) if e.raw_os_error() == Some(libc::ESRCH) => Err(Error::Ended { pid }),
+        other => other.context(|| format!("open process {pid}")),
+    }
+}
+
 /// Shares a process's memory, as a vfork(2) child does until it execs.
 #[derive(Debug)]
 pub(crate) struct Guest {
@@ -262,7 +279,7 @@ impl Guest {
     /// A guest of one of `hosts`, if it is one.
     pub(crate) fn of(pid: i32, mut hosts: impl Iterator<Item = i32>) -> Result<Option<Self>> {
         let Some(host) = hosts.find(|host| sys::same_memory(pid, *host)) else { return Ok(None) };
-        let pidfd = sys::pidfd_open(pid).context(|| format!("open process {pid}"))?;
+        let pidfd = open(pid)?;
         Ok(Some(Self { pidfd, host }))
     }
 

@@ -40,6 +40,23 @@ pub(crate) fn push(list: &mut Vec<PageRange>, range: PageRange) {
     }
 }
 
+/// What is in one or the other; both sorted.
+pub(crate) fn union(mut one: Vec<PageRange>, other: Vec<PageRange>) -> Vec<PageRange> {
+    if other.is_empty() {
+        return one;
+    }
+    one.extend(other);
+    one.sort_unstable();
+    let mut all: Vec<PageRange> = Vec::with_capacity(one.len());
+    for range in one {
+        match all.last_mut() {
+            Some(last) if range.start <= last.end => last.end = last.end.max(range.end),
+            _ => push(&mut all, range),
+        }
+    }
+    all
+}
+
 /// What is in `from` and not in `other`; both sorted, neither overlapping itself.
 pub(crate) fn subtract(from: &[PageRange], other: &[PageRange]) -> Vec<PageRange> {
     let mut rest = Vec::new();
@@ -83,6 +100,13 @@ mod tests {
             let (a, b): (Vec<bool>, Vec<bool>) = pairs.iter().copied().unzip();
             let want: Vec<bool> = pairs.iter().map(|(a, b)| *a && !*b).collect();
             prop_assert_eq!(subtract(&list(&a), &list(&b)), list(&want));
+        }
+
+        #[test]
+        fn a_union_is_as_of_sets(pairs in proptest::collection::vec(any::<(bool, bool)>(), 0..40)) {
+            let (a, b): (Vec<bool>, Vec<bool>) = pairs.iter().copied().unzip();
+            let want: Vec<bool> = pairs.iter().map(|(a, b)| *a || *b).collect();
+            prop_assert_eq!(union(list(&a), list(&b)), list(&want));
         }
     }
 }

@@ -1,11 +1,11 @@
 //! Reads pages of a process while it runs.
 
 use std::fs::File;
-use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 
 use crate::error::{Context, Error, Result};
+use crate::process;
 use crate::procfs;
 use crate::range::{self, PageRange};
 use crate::sys::{self, Iovecs};
@@ -53,10 +53,7 @@ impl PageReader {
 
     /// With a buffer of `bytes`, a page at least: the largest chunk that it hands on.
     pub fn with_buffer(pid: i32, bytes: usize) -> Result<Self> {
-        let pidfd = sys::pidfd_open(pid).map_err(|e| match e.raw_os_error() {
-            Some(libc::ESRCH) => Error::Ended { pid },
-            _ => Error::Io { what: format!("open process {pid}"), source: e },
-        })?;
+        let pidfd = process::open(pid)?;
         let page = sys::page_size();
         let pages = (bytes as u64 / page).max(1);
         Ok(Self { pid, pidfd, page, buffer: vec![0; (pages * page) as usize], iovecs: Iovecs::default() })
@@ -129,7 +126,7 @@ impl PageReader {
         let n = match memory.read_at(&mut self.buffer[..most], stuck.start) {
             Ok(n) => n as u64 / self.page * self.page,
             Err(e) if e.raw_os_error() == Some(libc::EIO) => 0,
-            Err(e) => return Err(io_error(self.pid, e).into()),
+            Err(e) => return Err(Error::Io { what: format!("read /proc/{}/mem", self.pid), source: e }.into()),
         };
         if sys::has_ended(self.pidfd.as_fd()) {
             return Err(Error::Ended { pid: self.pid }.into());
@@ -149,10 +146,6 @@ impl PageReader {
         range::push(&mut report.vanished, PageRange::new(stuck.start, end));
         Ok(end - stuck.start)
     }
-}
-
-fn io_error(pid: i32, source: io::Error) -> Error {
-    Error::Io { what: format!("read /proc/{pid}/mem"), source }
 }
 
 /// What is still to be read.

@@ -187,8 +187,8 @@ pub(crate) fn pagemap_scan(
         category_inverted: request.none_of,
         category_mask: request.all_of | request.none_of,
         category_anyof_mask: request.any_of,
-        // One that every page found has alike, so that neighbours come as one region.
-        return_mask: PAGE_IS_WRITTEN & request.all_of | PAGE_IS_PFNZERO,
+        // What every page found has alike, so that neighbours come as one region.
+        return_mask: (request.all_of | request.none_of) & (PAGE_IS_WRITTEN | PAGE_IS_PFNZERO),
     };
     let found = ioctl(pagemap.as_fd(), PAGEMAP_SCAN, &mut arg)?;
     Ok((found as usize, arg.walk_end))

@@ -153,23 +153,27 @@ impl Tracker {
     }
 
     fn round_of(&mut self, pid: i32, all: bool, round: &mut Round) -> Result<()> {
+        let known = self.processes.contains_key(&pid);
         for _ in 0..=EXECS_FOLLOWED {
             if !self.processes.contains_key(&pid) {
                 round.attached.extend(self.attach_one(pid)?);
             }
-            let Some(process) = self.processes.get_mut(&pid) else { return Ok(()) };
+            let Some(process) = self.processes.get_mut(&pid) else {
+                round.left.extend(known.then_some(pid));
+                return Ok(());
+            };
             match process.round(&mut self.scanner, &mut self.kinds, all) {
                 Ok(Ok(found)) => {
                     round.processes.push(found);
                     return Ok(());
                 }
                 Ok(Err(NewMemory)) => drop(self.processes.remove(&pid)),
-                Err(Error::Ended { .. }) => {
+                Err(e) if !matches!(e, Error::Ended { .. }) && !process.has_ended() => return Err(e),
+                Err(_) => {
                     self.processes.remove(&pid);
-                    round.left.push(pid);
+                    round.left.extend(known.then_some(pid));
                     return Ok(());
                 }
-                Err(e) => return Err(e),
             }
         }
         Err(Error::Untrackable { pid, why: "it calls execve again and again".into() })
@@ -180,19 +184,24 @@ impl Tracker {
         if self.processes.contains_key(&pid) || self.guests.contains_key(&pid) {
             return Ok(None);
         }
-        match Process::attach(pid, &mut self.kinds) {
-            Ok((process, attached)) => {
-                self.processes.insert(pid, process);
-                Ok(Some(attached))
+        for _ in 0..EXECS_FOLLOWED {
+            match Process::attach(pid, &mut self.kinds) {
+                Ok((process, attached)) => {
+                    self.processes.insert(pid, process);
+                    return Ok(Some(attached));
+                }
+                Err(Error::Ended { .. }) => return Ok(None),
+                Err(Error::OwnUserfaultfd { .. }) => {
+                    if let Some(guest) = Guest::of(pid, self.processes.keys().copied())? {
+                        self.guests.insert(pid, guest);
+                        return Ok(None);
+                    }
+                    // Perhaps it was a guest a moment ago, and has called execve since.
+                }
+                Err(e) => return Err(e),
             }
-            Err(Error::Ended { .. }) => Ok(None),
-            Err(e @ Error::OwnUserfaultfd { .. }) => {
-                let guest = Guest::of(pid, self.processes.keys().copied())?.ok_or(e)?;
-                self.guests.insert(pid, guest);
-                Ok(None)
-            }
-            Err(e) => Err(e),
         }
+        Err(Error::OwnUserfaultfd { pid })
     }
 
     /// All pages that a dump would take from private mappings now, by process; protects nothing and forgets nothing.

@@ -100,6 +100,59 @@ fn a_running_thread_computes_on() {
 }
 
 #[test]
+fn a_restartable_sequence_is_begun_anew() {
+    supported_or_skip!();
+    let mut subject = Subject::start();
+    subject.tell("sequence 1000");
+    let answer = subject.hear();
+    if answer == "no rseq" {
+        eprintln!("SKIPPED: the C library of this host registers no rseq");
+        return;
+    }
+    let mut visits = 0;
+    let began = Instant::now();
+    while began.elapsed() < Duration::from_millis(900) {
+        drop(Tracker::attach(&[subject.pid]).unwrap());
+        visits += 1;
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    let restarts: u64 = subject.hear().parse().unwrap();
+    assert!(visits > 20 && restarts >= visits, "{restarts} restarts in {visits} visits");
+}
+
+#[test]
+fn a_frozen_process_is_not_waited_for_and_a_tracked_one_may_be_frozen() {
+    supported_or_skip!();
+    let group = std::path::PathBuf::from(format!("/sys/fs/cgroup/freezer/godwit-memory-{}", std::process::id()));
+    if let Err(e) = std::fs::create_dir(&group) {
+        eprintln!("SKIPPED: no freezer of cgroup v1 here: {e}");
+        return;
+    }
+    let mut subject = Subject::start();
+    let pid = subject.pid;
+    let at = subject.written(100, 1);
+    let mut tracker = Tracker::attach(&[pid]).unwrap();
+    tracker.round(&[pid]).unwrap();
+    subject.write(at + 3 * PAGE, 1, 5);
+    std::fs::write(group.join("cgroup.procs"), pid.to_string()).unwrap();
+    std::fs::write(group.join("freezer.state"), "FROZEN").unwrap();
+    wait_for("the freeze", || std::fs::read_to_string(group.join("freezer.state")).unwrap() == "FROZEN\n");
+    let last = tracker.round(&[pid]);
+    let detached = tracker.detach();
+    let left = untouched(pid);
+    let again = Tracker::attach(&[pid]);
+    std::fs::write(group.join("freezer.state"), "THAWED").unwrap();
+    let answer = subject.ask("userfaultfd");
+    drop(subject);
+    wait_for("the group to be empty", || std::fs::remove_dir(&group).is_ok());
+    assert_eq!(written_in(&last.unwrap(), pages(at, 100)), [pages(at + 3 * PAGE, 1)]);
+    detached.unwrap();
+    left.unwrap();
+    assert!(matches!(again, Err(Error::DidNotStop { .. })), "{again:?}");
+    assert_eq!(answer, "0", "it runs on");
+}
+
+#[test]
 fn nothing_is_left_after_detach_or_drop() {
     supported_or_skip!();
     let mut subject = Subject::start();

@@ -136,7 +136,11 @@ fn pages_given_back_and_taken_anew_are_found() {
     shadow.take(&tracker.round(&[pid]).unwrap());
     subject.ask(format!("drop {at:#x} 50"));
     subject.ask(format!("drop {file:#x} 8"));
-    shadow.take(&tracker.round(&[pid]).unwrap());
+    let round = tracker.round(&[pid]).unwrap();
+    shadow.take(&round);
+    assert_eq!(written_in(&round, pages(at, 50)), []);
+    // Those of a file leave a mark that CRIU takes for a page: they come with what is in the file.
+    assert_eq!(written_in(&round, pages(file, 8)), [pages(file, 8)]);
     subject.write(at + 3 * PAGE, 2, 8);
     subject.ask(format!("read {at:#x} 50"));
     subject.write(file + PAGE, 1, 9);
@@ -146,6 +150,7 @@ fn pages_given_back_and_taken_anew_are_found() {
     assert_eq!(written_in(&round, pages(file, 8)), [pages(file + PAGE, 1)]);
     subject.ask(format!("free {at:#x} 100"));
     subject.write(at + 60 * PAGE, 1, 11);
+    subject.ask(format!("drop {file:#x} 8"));
     freeze_and_compare(tracker, &mut shadow, pid);
 }
 
@@ -220,6 +225,31 @@ fn children_and_execs_are_followed() {
     let round = tracker.round(&[pid]).unwrap();
     shadow.take(&round);
     assert_eq!(written_in(&round, pages(new, 30)), [pages(new, 1)]);
+    freeze_and_compare(tracker, &mut shadow, pid);
+}
+
+#[test]
+fn programs_started_by_vfork_are_followed() {
+    supported_or_skip!();
+    let mut subject = Subject::start();
+    let mut shadow = Shadow::default();
+    let pid = subject.pid;
+    subject.written(20, 1);
+    let mut tracker = tracked(&subject);
+    // While a vfork child has not called exec it lives in its parent's memory, and the parent does not run.
+    subject.tell("spawn 1000");
+    let (mut most, mut attached) = (0, 0);
+    let began = std::time::Instant::now();
+    while began.elapsed() < std::time::Duration::from_millis(900) {
+        let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap();
+        let pids: Vec<i32> = [pid].into_iter().chain(children.split_whitespace().map(|c| c.parse().unwrap())).collect();
+        let round = tracker.round(&pids).unwrap();
+        most = most.max(round.processes.len());
+        attached += round.attached.len();
+        shadow.take(&round);
+    }
+    assert!(subject.hear().parse::<u32>().unwrap() > 20);
+    assert!(most > 1 && attached > 1, "{attached} children seen, at most {most} at once");
     freeze_and_compare(tracker, &mut shadow, pid);
 }
 

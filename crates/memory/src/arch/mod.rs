@@ -2,7 +2,7 @@
 //! is taken up again. An architecture has:
 //!
 //! - `SUPPORTED`: nothing, or why not;
-//! - `find_syscall(code)`: offset of an instruction that enters the kernel;
+//! - `find_syscall(code)`: offset of an instruction that enters the kernel, `SYSCALL_BYTES` long;
 //! - `is_native(registers)`: not a 32-bit thread on a 64-bit kernel;
 //! - `with_call(registers, at, number, arguments)`: the registers that make the thread call, and not restart another;
 //! - `result(registers)`;

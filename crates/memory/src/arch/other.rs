@@ -11,6 +11,8 @@ pub(crate) const SUPPORTED: Result<(), &str> = Err("on this architecture no syst
 pub(crate) const EINTR_OF_THEIR_OWN: &[i64] = &[];
 pub(crate) const EINTR_WITH_A_TIMEOUT: &[i64] = &[];
 
+pub(crate) const SYSCALL_BYTES: usize = 4;
+
 pub(crate) fn find_syscall(_code: &[u8]) -> Option<usize> {
     None
 }

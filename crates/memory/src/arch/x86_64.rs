@@ -44,6 +44,9 @@ pub(crate) const EINTR_WITH_A_TIMEOUT: &[i64] = &[
     libc::SYS_writev,
 ];
 
+/// Length of the instruction.
+pub(crate) const SYSCALL_BYTES: usize = 2;
+
 pub(crate) fn find_syscall(code: &[u8]) -> Option<usize> {
     code.windows(2).position(|two| two == [0x0f, 0x05])
 }

@@ -99,9 +99,7 @@ impl Subject {
 
 impl Drop for Subject {
     fn drop(&mut self) {
-        if self.pid != self.child.id() as i32 {
-            signal(self.pid, "KILL");
-        }
+        // What stands between takes it along (unshare --kill-child).
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -161,7 +159,10 @@ impl Shadow {
             for range in &process.vanished {
                 self.pages.retain(|(pid, at), _| *pid != process.pid || *at < range.start || *at >= range.end);
             }
-            let mut reader = PageReader::with_buffer(process.pid, 256 << 10).unwrap();
+            let mut reader = match PageReader::with_buffer(process.pid, 256 << 10) {
+                Err(Error::Ended { .. }) => continue,
+                other => other.unwrap(),
+            };
             let copied = reader.read(&process.written, |chunk| {
                 for (at, page) in (chunk.start..).step_by(PAGE as usize).zip(chunk.bytes.chunks(PAGE as usize)) {
                     self.pages.insert((process.pid, at), page.to_vec());
@@ -262,11 +263,12 @@ pub fn untouched(pid: i32) -> Result<(), String> {
     if tracer.split_whitespace().nth(1) == Some("0") { Ok(()) } else { Err(tracer.to_owned()) }
 }
 
-/// Stops the process, as a freeze would; a last round; nothing left behind; and the comparison, of what a dump would
-/// take then. How many bytes were compared.
+/// Stops the process, as a freeze would; a last round; and the comparison of what a dump would take, while it is tracked
+/// and after, when nothing is left behind. How many bytes were compared.
 pub fn freeze_and_compare(mut tracker: Tracker, shadow: &mut Shadow, pid: i32) -> u64 {
     signal(pid, "STOP");
     shadow.take(&tracker.round(&[pid]).unwrap());
+    shadow.compare(pid);
     tracker.detach().unwrap();
     untouched(pid).unwrap();
     shadow.compare(pid)

@@ -112,6 +112,14 @@ fn main() {
                 format!("{}", check(unsafe { libc::waitpid(number(1) as i32, std::ptr::null_mut(), 0) }.into()))
             }
             "churn" => churn(Duration::from_millis(number(1))),
+            "spawn" => {
+                let (began, mut times) = (Instant::now(), 0);
+                while began.elapsed() < Duration::from_millis(number(1)) {
+                    assert!(std::process::Command::new("sleep").arg("0.005").status().unwrap().success());
+                    times += 1;
+                }
+                format!("{times}")
+            }
             "exec" => panic!("{}", std::process::Command::new("/proc/self/exe").exec()),
             "hammer" => {
                 CALM.store(false, Ordering::SeqCst);
@@ -144,6 +152,7 @@ fn main() {
             }
             "block" => block(words[1]),
             "suspend" => suspend(number(1)),
+            "sequence" => sequence(Duration::from_millis(number(1))),
             "busy" => busy(Duration::from_millis(number(1))),
             other => panic!("what is {other}?"),
         };
@@ -426,8 +435,63 @@ fn suspend(times: u64) -> String {
     format!("good {blocked}")
 }
 
-/// Computes, calls the kernel and checks both, without a pause: whatever is not restored shows.
+/// Spins in a restartable sequence (rseq(2)); says how often it was begun anew, as it has to be whenever the thread was
+/// stopped within; or why it cannot.
+fn sequence(time: Duration) -> String {
+    let symbol = |name: &std::ffi::CStr| unsafe { libc::dlsym(libc::RTLD_DEFAULT, name.as_ptr()) };
+    let (offset, size) = (symbol(c"__rseq_offset"), symbol(c"__rseq_size"));
+    if offset.is_null() || size.is_null() || unsafe { *size.cast::<u32>() } == 0 {
+        return "no rseq".into();
+    }
+    let thread: u64;
+    unsafe { std::arch::asm!("mov {}, fs:0", out(reg) thread) };
+    let rseq = thread.wrapping_add_signed(unsafe { *offset.cast::<isize>() } as i64);
+    static END: AtomicBool = AtomicBool::new(false);
+    END.store(false, Ordering::SeqCst);
+    println!("in sequence");
+    std::thread::spawn(move || {
+        std::thread::sleep(time);
+        END.store(true, Ordering::SeqCst);
+    });
+    let mut restarts = 0u64;
+    // The descriptor is struct rseq_cs; glibc has registered this thread with the signature that stands before label 4.
+    unsafe {
+        std::arch::asm!(
+            ".pushsection .data.rseq_cs, \"aw\"",
+            ".balign 32",
+            "3:",
+            ".long 0, 0",
+            ".quad 2f, 5f - 2f, 4f",
+            ".popsection",
+            "jmp 6f",
+            ".byte 0x0f, 0xb9, 0x3d",
+            ".long 0x53053053",
+            "4:",
+            "inc {restarts}",
+            "6:",
+            "lea {scratch}, [rip + 3b]",
+            "mov [{rseq} + 8], {scratch}",
+            "2:",
+            "pause",
+            "cmp byte ptr [{end}], 0",
+            "je 2b",
+            "5:",
+            "mov qword ptr [{rseq} + 8], 0",
+            restarts = inout(reg) restarts,
+            scratch = out(reg) _,
+            rseq = in(reg) rseq,
+            end = in(reg) END.as_ptr(),
+        );
+    }
+    format!("{restarts}")
+}
+
+/// Computes, calls the kernel and checks both, without a pause and under a rain of signals: whatever is not restored shows.
 fn busy(time: Duration) -> String {
+    handle(libc::SIGALRM, libc::SA_RESTART);
+    let often = libc::timeval { tv_sec: 0, tv_usec: 300 };
+    let timer = libc::itimerval { it_interval: often, it_value: often };
+    check(unsafe { libc::setitimer(libc::ITIMER_REAL, &raw const timer, std::ptr::null_mut()) }.into());
     let began = Instant::now();
     let pid = std::process::id();
     let (mut sum, mut float, mut turns) = (0u64, 1.0f64, 0u64);
@@ -447,5 +511,8 @@ fn busy(time: Duration) -> String {
             want_float = want_float.mul_add(0.999, 0.5);
         }
     }
+    let never =
+        libc::itimerval { it_interval: libc::timeval { tv_sec: 0, tv_usec: 0 }, ..unsafe { std::mem::zeroed() } };
+    check(unsafe { libc::setitimer(libc::ITIMER_REAL, &raw const never, std::ptr::null_mut()) }.into());
     if sum == want && float == want_float { "good".into() } else { "bad".into() }
 }
