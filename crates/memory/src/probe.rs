@@ -1,0 +1,41 @@
+//! Whether this host can do it.
+
+use std::fs::File;
+use std::os::fd::AsFd;
+
+use crate::arch;
+use crate::error::Error;
+use crate::range::PageRange;
+use crate::scan::Scanner;
+use crate::sys::{self, Mapping};
+
+/// Whether memory can be tracked on this host, tried on a few pages of our own; else what is missing.
+pub fn supported() -> Result<(), String> {
+    arch::SUPPORTED?;
+    let page = sys::page_size();
+    let mut memory = Mapping::new(4 * page).map_err(failed("mmap"))?;
+    let uffd = sys::userfaultfd().map_err(failed("userfaultfd, in kernels with CONFIG_USERFAULTFD"))?;
+    sys::uffd_agree(uffd.as_fd()).map_err(failed("asynchronous write protection, in Linux 6.7 and newer"))?;
+    sys::uffd_register(uffd.as_fd(), memory.range()).map_err(failed("registration of memory with a userfaultfd"))?;
+    let pagemap = File::open("/proc/self/pagemap").map_err(failed("/proc/self/pagemap"))?;
+    let mut scanner = Scanner::new();
+    let start = memory.range().start;
+    // Nothing is there; the second page is written; it is not written again; it and the last are.
+    let steps: [(&[u64], &[u64]); 4] = [(&[], &[]), (&[1], &[1]), (&[], &[]), (&[1, 3], &[1, 3])];
+    for (write, want) in steps {
+        write.iter().for_each(|nth| memory.write(nth * page));
+        let found = scanner.written(&pagemap, memory.range(), false).map_err(|e| match e {
+            Error::Io { what, source } => format!("{what}, in Linux 6.7 and newer: {source}"),
+            other => other.to_string(),
+        })?;
+        let want: Vec<_> = want.iter().map(|p| PageRange::new(start + p * page, start + (p + 1) * page)).collect();
+        if found.as_ref() != Some(&want) {
+            return Err(format!("write protection finds {found:x?} instead of {want:x?}"));
+        }
+    }
+    Ok(())
+}
+
+fn failed(what: &'static str) -> impl Fn(std::io::Error) -> String {
+    move |e| format!("{what}: {e}")
+}
