@@ -21,7 +21,7 @@ use crate::images::ImagesDir;
 use crate::limit::Limit;
 use crate::node::NodeEnv;
 use crate::plan::{self, RestorePlan};
-use crate::process;
+use crate::process::{self, Member};
 use crate::released::ReleasedDump;
 use crate::rpc::{CgroupMode, NetworkLock, Opts, Req, ReqType};
 use crate::runc::{Runc, Status};
@@ -193,6 +193,11 @@ impl PreparedDump {
         &self.source.plan
     }
 
+    /// The container's processes at this moment.
+    pub fn members(&self) -> Result<Vec<Member>> {
+        self.source.members()
+    }
+
     /// The version of the CRIU that will dump.
     pub fn version(&self) -> Version {
         self.source.version
@@ -243,6 +248,12 @@ impl FrozenDump {
         Err(Box::new(HandedBack { error: error.and_then_failed(released.1), back: released.0 }))
     }
 
+    /// The container's processes. They stand until the dump begins: what is read of their memory now is what the
+    /// dump will find.
+    pub fn members(&self) -> Result<Vec<Member>> {
+        self.inner.as_ref().map_or(Ok(Vec::new()), |(source, ..)| source.members())
+    }
+
     /// Lets the container run on.
     pub fn thaw(mut self) -> Result<()> {
         match self.inner.take() {
@@ -289,6 +300,11 @@ impl HeldDump {
     /// The host's pid of the CRIU that holds.
     pub fn criu_pid(&self) -> i32 {
         self.inner.as_ref().map_or(0, |(_, swrk)| swrk.pid())
+    }
+
+    /// The container's processes; their memory can still be read.
+    pub fn members(&self) -> Result<Vec<Member>> {
+        self.source().members()
     }
 
     /// Ends the container without a packet sent: its sockets are still in repair mode. It cannot fail halfway into a
@@ -367,6 +383,10 @@ fn release(source: Source, mut swrk: Swrk) -> (ReleasedDump, Result<()>) {
 }
 
 impl Source {
+    fn members(&self) -> Result<Vec<Member>> {
+        Ok(process::members(&self.freezer.pids()?))
+    }
+
     /// Lets CRIU end the tasks, and says whether it did.
     fn ended_by(&self, swrk: &mut Swrk, limit: &Limit) -> bool {
         if self.options.memory == MemoryMode::Lazy {

@@ -63,6 +63,7 @@ pub use images::ImagesDir;
 pub use limit::{Cancel, Limit};
 pub use node::{NodeChild, NodeCommand, NodeEnv, Output};
 pub use plan::{ExternalMount, RestorePlan};
+pub use process::Member;
 pub use preflight::{Obstacle, preflight};
 pub use released::{ReleasedDump, clear_target, end_source, recover_source};
 pub use restore::{HeldRestore, LAZY_SOCKET, PreparedRestore, RestoreOptions, RestoreTimes, RestoredContainer};
