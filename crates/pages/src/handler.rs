@@ -86,6 +86,8 @@ pub(crate) struct State {
     pub phase: Phase,
     /// The processes that were handed over, by the pids of the images.
     pub pids: Vec<i32>,
+    /// All of them have been filled.
+    pub ready: bool,
     pub stats: Stats,
 }
 
@@ -97,6 +99,13 @@ impl Shared {
 
     pub(crate) fn set(&self, phase: Phase) {
         self.state().phase = phase;
+        self.changed.notify_all();
+    }
+
+    pub(crate) fn filled(&self, took: Duration) {
+        let mut state = self.state();
+        state.stats.fill = took;
+        state.ready = true;
         self.changed.notify_all();
     }
 
@@ -134,7 +143,7 @@ impl LazyHandler {
             .context(|| format!("listen on {}", path.display()))?;
         let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
         let wake = EventFd::from_value_and_flags(0, flags).context(|| "make an eventfd".into())?;
-        let state = State { phase: Phase::Waiting, pids: Vec::new(), stats: Stats::default() };
+        let state = State { phase: Phase::Waiting, pids: Vec::new(), ready: false, stats: Stats::default() };
         let shared = Arc::new(Shared {
             state: Mutex::new(state),
             changed: Condvar::new(),
@@ -169,11 +178,21 @@ impl LazyHandler {
 
     /// Waits until every process has all its memory and nothing of userfaultfd is left in it.
     pub fn wait_filled(&self, within: Duration) -> Result<Stats> {
+        self.wait_until(within, |state| state.phase == Phase::Filled)
+    }
+
+    /// Waits until the processes of a held restore have all their memory, after [`LazyHandler::start_filling`]: they
+    /// will then run without a single fault.
+    pub fn wait_ready(&self, within: Duration) -> Result<Stats> {
+        self.wait_until(within, |state| state.ready || state.phase == Phase::Filled)
+    }
+
+    fn wait_until(&self, within: Duration, done: impl Fn(&State) -> bool) -> Result<Stats> {
         let deadline = Instant::now() + within;
         let mut state = self.shared.state();
         loop {
             self.healthy(&state)?;
-            if state.phase == Phase::Filled {
+            if done(&state) {
                 return Ok(state.stats);
             }
             let left = deadline.saturating_duration_since(Instant::now());

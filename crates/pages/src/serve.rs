@@ -84,7 +84,7 @@ impl Server {
             if filling && !self.tasks.is_empty() {
                 let start = *self.fill_start.get_or_insert_with(Instant::now);
                 if !missing {
-                    self.shared.state().stats.fill = start.elapsed();
+                    self.shared.filled(start.elapsed());
                     // Closing them takes what is left of userfaultfd out of the processes.
                     self.tasks.clear();
                 }
@@ -92,8 +92,9 @@ impl Server {
             if self.released && self.tasks.is_empty() {
                 return Ok(Phase::Filled);
             }
-            let ready = self.wait(!(filling && missing)).map_err(|e| format!("cannot wait: {e}"))?;
-            if ready.events.is_empty() {
+            let block = !(filling && missing);
+            let ready = self.wait(block).map_err(|e| format!("cannot wait: {e}"))?;
+            if block || ready.events.is_empty() {
                 self.idle = Instant::now();
             }
             for n in ready.events {

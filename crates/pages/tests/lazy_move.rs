@@ -41,7 +41,7 @@ fn what_a_process_does_to_its_mappings_while_they_are_filled_is_followed() {
     for round in 0..3 {
         world.a.run_counter("app", 64, &[]);
         let client = world.client();
-        let (held, restored, handler) = lazy::freeze(&world, &world.a, &world.b, &format!("s{round}"), &[]).restore();
+        let (held, restored, handler) = lazy::freeze(&world, &world.a, &world.b, &format!("s{round}"), &[]).copy_and_restore();
         handler.check().unwrap();
         world.route_to("b");
         let running = restored.resume(&limit()).unwrap();
@@ -68,7 +68,7 @@ fn nothing_of_userfaultfd_is_left_and_all_memory_is_there_even_when_filled_befor
     let frozen = lazy::freeze(&world, &world.a, &world.b, "i", &[]);
     let source = frozen.dump.members().unwrap()[0];
     let before = memory::snapshot(source.host_pid);
-    let (held, restored, handler) = frozen.restore();
+    let (held, restored, handler) = frozen.copy_and_restore();
     // The dump has left the memory as it was, and it can be read as long as the dump is held.
     let changed = differences(&before, &memory::snapshot(source.host_pid));
     assert!(changed.is_empty(), "changed by the dump: {changed:x?}");
