@@ -21,7 +21,7 @@ use crate::images::ImagesDir;
 use crate::limit::Limit;
 use crate::node::NodeEnv;
 use crate::plan::{self, RestorePlan};
-use crate::process;
+use crate::process::{self, Member};
 use crate::released::ReleasedDump;
 use crate::rpc::{CgroupMode, NetworkLock, Opts, Req, ReqType};
 use crate::runc::{Runc, Status};
@@ -30,6 +30,10 @@ use crate::tmpfs;
 
 /// The notification in which CRIU waits for the decision.
 const HOLD: &str = "post-dump";
+
+/// The notification that follows it when the memory is not in the images: CRIU is about to wait for somebody who
+/// fetches the pages. Nobody will.
+const SERVING: &str = "status-ready";
 
 /// CRIU's logs of levels up to this are kept only when something fails.
 const QUIET: u8 = 2;
@@ -53,6 +57,8 @@ pub struct DumpOptions {
     pub ghost_limit: u32,
     /// CRIU's log level: 2 are warnings, 4 is everything and costs milliseconds.
     pub log_level: u8,
+    /// Whether the memory goes into the images.
+    pub memory: MemoryMode,
 }
 
 impl Default for DumpOptions {
@@ -63,8 +69,20 @@ impl Default for DumpOptions {
             file_locks: true,
             ghost_limit: 64 << 20,
             log_level: 2,
+            memory: MemoryMode::Copied,
         }
     }
+}
+
+/// Where the memory of the container is when it is dumped or restored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum MemoryMode {
+    /// In the images.
+    #[default]
+    Copied,
+    /// Anonymous private memory is not in the images: they only say where there is some. The caller carries it, and on
+    /// the target something serves it to the restored processes (`godwit-pages`).
+    Lazy,
 }
 
 /// How long each part took; parts that did not happen are zero.
@@ -175,6 +193,11 @@ impl PreparedDump {
         &self.source.plan
     }
 
+    /// The container's processes at this moment.
+    pub fn members(&self) -> Result<Vec<Member>> {
+        self.source.members()
+    }
+
     /// The version of the CRIU that will dump.
     pub fn version(&self) -> Version {
         self.source.version
@@ -225,6 +248,12 @@ impl FrozenDump {
         Err(Box::new(HandedBack { error: error.and_then_failed(released.1), back: released.0 }))
     }
 
+    /// The container's processes. They stand until the dump begins: what is read of their memory now is what the
+    /// dump will find.
+    pub fn members(&self) -> Result<Vec<Member>> {
+        self.inner.as_ref().map_or(Ok(Vec::new()), |(source, ..)| source.members())
+    }
+
     /// Lets the container run on.
     pub fn thaw(mut self) -> Result<()> {
         match self.inner.take() {
@@ -273,6 +302,11 @@ impl HeldDump {
         self.inner.as_ref().map_or(0, |(_, swrk)| swrk.pid())
     }
 
+    /// The container's processes; their memory can still be read.
+    pub fn members(&self) -> Result<Vec<Member>> {
+        self.source().members()
+    }
+
     /// Ends the container without a packet sent: its sockets are still in repair mode. It cannot fail halfway into a
     /// running container: where CRIU does not do it, the tasks are killed as they stand.
     ///
@@ -280,10 +314,7 @@ impl HeldDump {
     pub fn commit(mut self, limit: &Limit) -> Result<DumpTimes> {
         let Some((mut source, mut swrk)) = self.inner.take() else { unreachable!("taken once") };
         let start = Instant::now();
-        // The tasks stand in CRIU's hands; in a frozen v1 cgroup CRIU's SIGKILL would not reach them.
-        let by_criu = source.freezer.thaw().and_then(|()| swrk.answer(true)).and_then(|()| swrk.run_to(None, limit));
-        let gone = source.freezer.pids().map(|pids| pids.is_empty());
-        if !(matches!(by_criu, Ok(Said::Answer(ref resp)) if resp.success) && matches!(gone, Ok(true))) {
+        if !source.ended_by(&mut swrk, limit) {
             source.freezer.ask()?;
             swrk.kill();
             source.freezer.kill_all(&Limit::within(CLEAN_UP))?;
@@ -333,7 +364,7 @@ fn release(source: Source, mut swrk: Swrk) -> (ReleasedDump, Result<()>) {
     loop {
         match swrk.next(&patience) {
             // A dump that comes to its end in spite of us must not end the container.
-            Ok(Said::Notification { script, .. }) if swrk.answer(script != HOLD).is_ok() => {}
+            Ok(Said::Notification { script, .. }) if swrk.answer(script != HOLD && script != SERVING).is_ok() => {}
             Ok(Said::Answer(_)) => break,
             // From here on no task runs, however the kernel takes them from a CRIU that is killed.
             _ => {
@@ -352,6 +383,22 @@ fn release(source: Source, mut swrk: Swrk) -> (ReleasedDump, Result<()>) {
 }
 
 impl Source {
+    fn members(&self) -> Result<Vec<Member>> {
+        Ok(process::members(&self.freezer.pids()?))
+    }
+
+    /// Lets CRIU end the tasks, and says whether it did.
+    fn ended_by(&self, swrk: &mut Swrk, limit: &Limit) -> bool {
+        if self.options.memory == MemoryMode::Lazy {
+            // It would go on to serve pages, to nobody, and for ever.
+            return false;
+        }
+        // The tasks stand in CRIU's hands; in a frozen v1 cgroup CRIU's SIGKILL would not reach them.
+        let by_criu = self.freezer.thaw().and_then(|()| swrk.answer(true)).and_then(|()| swrk.run_to(None, limit));
+        let gone = self.freezer.pids().map(|pids| pids.is_empty());
+        matches!(by_criu, Ok(Said::Answer(ref resp)) if resp.success) && matches!(gone, Ok(true))
+    }
+
     /// Runs `dump`, and meanwhile saves what is in the container's tmpfs mounts: nothing runs that could change it.
     fn beside_tmpfs<T>(&self, limit: &Limit, dump: impl FnOnce() -> Result<T>) -> Result<T> {
         let with_files = tmpfs::with_files(&self.plan, self.host_init)?;
@@ -398,6 +445,7 @@ impl Source {
             freeze_cgroup: Some(self.freezer_inside.display().to_string()),
             // CRIU's own alarm cleans up where ours has to kill: let it be the first.
             timeout: Some(u32::try_from(limit.left().as_secs()).unwrap_or(u32::MAX).max(1)),
+            lazy_pages: (options.memory == MemoryMode::Lazy).then_some(true),
             ..Opts::default()
         };
         swrk.log_to(&mut opts, self.version, options.log_level);

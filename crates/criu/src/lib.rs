@@ -57,15 +57,16 @@ mod tmpfs;
 
 pub use cgroup::Freezer;
 pub use check::{Capabilities, Version, check};
-pub use dump::{DumpOptions, DumpTimes, FrozenDump, HandedBack, HeldDump, PreparedDump};
+pub use dump::{DumpOptions, DumpTimes, FrozenDump, HandedBack, HeldDump, MemoryMode, PreparedDump};
 pub use error::{Error, Result};
 pub use images::ImagesDir;
 pub use limit::{Cancel, Limit};
 pub use node::{NodeChild, NodeCommand, NodeEnv, Output};
 pub use plan::{ExternalMount, RestorePlan};
+pub use process::Member;
 pub use preflight::{Obstacle, preflight};
 pub use released::{ReleasedDump, clear_target, end_source, recover_source};
-pub use restore::{HeldRestore, PreparedRestore, RestoreOptions, RestoreTimes, RestoredContainer};
+pub use restore::{HeldRestore, LAZY_SOCKET, PreparedRestore, RestoreOptions, RestoreTimes, RestoredContainer};
 pub use runc::{Container, Runc, Status, Streams};
 pub use sockets::recover_sockets;
 pub use spec::Spec;

@@ -18,6 +18,21 @@ pub(crate) fn host_pid(env: &NodeEnv, pid: i32, candidates: &[i32]) -> Result<i3
     })
 }
 
+/// A process of a container.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Member {
+    /// Its pid as this process sees it.
+    pub host_pid: i32,
+    /// Its pid as it sees itself: the one that CRIU's images name it by.
+    pub pid: i32,
+}
+
+/// The processes among `candidates` (the host's pids) that are still there, zombies included.
+pub(crate) fn members(candidates: &[i32]) -> Vec<Member> {
+    let member = |host_pid: &i32| Some(Member { host_pid: *host_pid, pid: *ns_pids(*host_pid).ok()?.last()? });
+    candidates.iter().filter_map(member).collect()
+}
+
 fn ns_pids(pid: i32) -> Result<Vec<i32>> {
     let text = status_line(pid, "NSpid:")?;
     Ok(text.split_ascii_whitespace().filter_map(|p| p.parse().ok()).collect())

@@ -21,6 +21,7 @@ use std::time::{Duration, Instant};
 
 use crate::cgroup::{Cgroups, Freezer};
 use crate::check::{self, Version};
+use crate::dump::MemoryMode;
 use crate::error::{Context, Result};
 use crate::images::ImagesDir;
 use crate::limit::Limit;
@@ -51,6 +52,9 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// How long a clean-up may take that the caller cannot limit.
 const CLEAN_UP: Duration = Duration::from_secs(10);
 
+/// The socket in the images' directory on which a lazy restore expects whoever has the memory. CRIU's own name for it.
+pub const LAZY_SOCKET: &str = "lazy-pages.socket";
+
 /// What to restore, and how.
 #[derive(Debug)]
 pub struct RestoreOptions {
@@ -59,6 +63,9 @@ pub struct RestoreOptions {
     pub bundle: PathBuf,
     /// CRIU's log level: 2 are warnings, 4 is everything and costs milliseconds.
     pub log_level: u8,
+    /// With [`MemoryMode::Lazy`] something listens on [`LAZY_SOCKET`] in the directory of the images, from before
+    /// [`PreparedRestore::restore`] on, takes over a userfaultfd of each process there, and serves its memory.
+    pub memory: MemoryMode,
     /// What takes the place of standard streams that were pipes; `/dev/null` where none is given.
     pub streams: Streams,
 }
@@ -66,7 +73,12 @@ pub struct RestoreOptions {
 impl RestoreOptions {
     /// The usual, for a bundle.
     pub fn new(bundle: impl Into<PathBuf>) -> Self {
-        Self { bundle: bundle.into(), log_level: 2, streams: Streams::default() }
+        Self {
+            bundle: bundle.into(),
+            log_level: 2,
+            memory: MemoryMode::Copied,
+            streams: Streams::default(),
+        }
     }
 }
 
@@ -181,6 +193,7 @@ impl PreparedRestore {
         let inherit =
             pipes.iter().zip(&numbers[1..]).map(|((key, _), fd)| InheritFd { key: key.to_string(), fd: *fd }).collect();
         let mut request = request(&stage, plan, inherit, numbers[0]);
+        request.lazy_pages = (options.memory == MemoryMode::Lazy).then_some(true);
         swrk.log_to(&mut request, version, options.log_level);
 
         // The shell has served; CRIU's processes take its place. Until then runc calls the container stopped.

@@ -85,6 +85,8 @@ pub(crate) struct Opts {
     pub timeout: Option<u32>,
     #[prost(bool, optional, tag = "46")]
     pub tcp_skip_in_flight: Option<bool>,
+    #[prost(bool, optional, tag = "48")]
+    pub lazy_pages: Option<bool>,
     #[prost(bool, optional, tag = "50")]
     pub orphan_pts_master: Option<bool>,
     #[prost(enumeration = "NetworkLock", optional, tag = "64")]

@@ -53,14 +53,16 @@ pub fn node_image() -> Result<PathBuf, String> {
     Ok(image.join("rootfs"))
 }
 
-/// The workload's binary: cargo tells integration tests where it is; an example finds it beside itself.
+/// The workload's binary, of the package that the test or example is in: cargo tells integration tests where it is; an
+/// example finds it beside itself.
 fn counter() -> PathBuf {
-    if let Some(path) = option_env!("CARGO_BIN_EXE_criu-counter") {
+    if let Some(path) = option_env!("CARGO_BIN_EXE_criu-counter").or(option_env!("CARGO_BIN_EXE_pages-service")) {
         return path.into();
     }
+    let name = if env!("CARGO_PKG_NAME") == "godwit-pages" { "pages-service" } else { "criu-counter" };
     let exe = std::env::current_exe().expect("our own path");
-    let found = exe.ancestors().map(|dir| dir.join("criu-counter")).find(|path| path.is_file());
-    found.expect("the workload beside us: cargo build -p godwit-criu --bins, with the same profile")
+    let found = exe.ancestors().map(|dir| dir.join(name)).find(|path| path.is_file());
+    found.expect("the workload beside us: cargo build --bins of the same package, with the same profile")
 }
 
 /// One node.
@@ -195,6 +197,23 @@ impl World {
     /// A client that is connected and has had its first answer.
     pub fn client(&self) -> Client {
         Client::start(&format!("/run/netns/{}c", self.name))
+    }
+
+    /// Asks one number over a connection of its own, `further` ports above the service's.
+    pub fn ask_once(&self, further: u16, number: u64) -> u64 {
+        let ns = fs::File::open(format!("/run/netns/{}c", self.name)).expect("the client's netns");
+        let mut address: SocketAddr = SERVICE.parse().expect("an address");
+        address.set_port(address.port() + further);
+        let asking = std::thread::spawn(move || {
+            setns(&ns, CloneFlags::CLONE_NEWNET).expect("in the client's netns");
+            let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(10)).expect("connected");
+            stream.set_read_timeout(Some(Duration::from_secs(60))).expect("a timeout");
+            stream.write_all(&number.to_le_bytes()).expect("asked");
+            let mut answer = [0; 16];
+            stream.read_exact(&mut answer).expect("answered");
+            u64::from_le_bytes(answer[8..].try_into().expect("8 bytes"))
+        });
+        asking.join().expect("no panic")
     }
 }
 

@@ -1,0 +1,242 @@
+//! The handler's thread: CRIU's protocol of handing over, and the loop of events, faults and filling.
+//!
+//! One thread does everything, so that no page can be put in a place that the process has just moved: between reading
+//! an event and acting on it nothing else happens.
+//!
+//! CRIU connects once. For each process, in no order, it sends a pid (i32; negative for a zombie, which has no memory)
+//! and then one byte with the userfaultfd (SCM_RIGHTS); when all processes are about to run, 0x52535446.
+
+use std::collections::VecDeque;
+use std::io::{self, IoSliceMut, Read};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
+
+use crate::handler::{FillOptions, Phase, Shared};
+use crate::images::Pagemap;
+use crate::store::PageStore;
+use crate::task::{Step, Task};
+
+/// What CRIU sends when all processes are about to run.
+const RESTORED: i32 = 0x5253_5446;
+
+/// Chunks that are filled between two looks at anything but faults.
+const CHUNKS: usize = 1;
+
+/// See the module.
+pub(crate) struct Server {
+    dir: PathBuf,
+    listener: UnixListener,
+    store: Arc<PageStore>,
+    options: FillOptions,
+    shared: Arc<Shared>,
+    criu: Option<UnixStream>,
+    tasks: Vec<Task>,
+    /// CRIU has said that the processes run.
+    released: bool,
+    fill_start: Option<Instant>,
+    /// When there was last nothing to answer.
+    idle: Instant,
+}
+
+impl Server {
+    pub(crate) fn new(
+        dir: PathBuf,
+        listener: UnixListener,
+        store: Arc<PageStore>,
+        options: FillOptions,
+        shared: Arc<Shared>,
+    ) -> Self {
+        let idle = Instant::now();
+        Self { dir, listener, store, options, shared, criu: None, tasks: Vec::new(), released: false, fill_start: None, idle }
+    }
+
+    pub(crate) fn run(mut self) {
+        let end = match self.serve() {
+            Ok(phase) => phase,
+            Err(why) => Phase::Failed(why),
+        };
+        let failed = matches!(end, Phase::Failed(_));
+        self.shared.set(end);
+        if failed && self.released {
+            // The processes run: without these descriptors what they lack would read as zeroes. Whoever is told of the
+            // failure ends the processes and drops the handler.
+            while !self.shared.stop.load(Ordering::SeqCst) {
+                std::thread::park_timeout(std::time::Duration::from_millis(10));
+            }
+        }
+    }
+
+    fn serve(&mut self) -> Result<Phase, String> {
+        loop {
+            let stop = self.shared.stop.load(Ordering::SeqCst);
+            if stop && !self.released {
+                return Ok(Phase::Aborted);
+            }
+            let filling = self.released || self.shared.fill.load(Ordering::SeqCst);
+            let missing = self.tasks.iter().any(|t| !t.pending.is_empty());
+            if filling && !self.tasks.is_empty() {
+                let start = *self.fill_start.get_or_insert_with(Instant::now);
+                if !missing {
+                    self.shared.filled(start.elapsed());
+                    // Closing them takes what is left of userfaultfd out of the processes.
+                    self.tasks.clear();
+                }
+            }
+            if self.released && self.tasks.is_empty() {
+                return Ok(Phase::Filled);
+            }
+            let block = !(filling && missing);
+            let ready = self.wait(block).map_err(|e| format!("cannot wait: {e}"))?;
+            if block || ready.events.is_empty() {
+                self.idle = Instant::now();
+            }
+            for n in ready.events {
+                self.on_events(n)?;
+            }
+            if ready.listener {
+                self.criu = Some(self.listener.accept().map_err(|e| format!("cannot accept: {e}"))?.0);
+                self.shared.set(Phase::Restoring);
+            }
+            if ready.criu && !self.on_criu()? {
+                return Ok(Phase::Aborted);
+            }
+            if filling {
+                for _ in 0..CHUNKS {
+                    self.fill_some()?;
+                }
+            }
+            self.tasks.retain(|t| !t.gone);
+        }
+    }
+
+    /// What there is to do.
+    fn wait(&self, block: bool) -> io::Result<Ready> {
+        let mut fds = vec![PollFd::new(self.shared.wake.as_fd(), PollFlags::POLLIN)];
+        fds.extend(self.tasks.iter().map(|t| PollFd::new(t.uffd.as_fd(), PollFlags::POLLIN)));
+        match &self.criu {
+            Some(criu) => fds.push(PollFd::new(criu.as_fd(), PollFlags::POLLIN)),
+            None => fds.push(PollFd::new(self.listener.as_fd(), PollFlags::POLLIN)),
+        }
+        let timeout = if block { PollTimeout::NONE } else { PollTimeout::ZERO };
+        match poll(&mut fds, timeout) {
+            Ok(_) | Err(nix::errno::Errno::EINTR) => {}
+            Err(e) => return Err(e.into()),
+        }
+        let any = |fd: &PollFd<'_>| fd.any().unwrap_or(false);
+        let last = any(&fds[fds.len() - 1]);
+        let events = (0..self.tasks.len()).filter(|n| any(&fds[n + 1])).collect();
+        if any(&fds[0]) {
+            let _ = self.shared.wake.read();
+        }
+        Ok(Ready { events, listener: last && self.criu.is_none(), criu: last && self.criu.is_some() })
+    }
+
+    fn on_events(&mut self, n: usize) -> Result<(), String> {
+        let woken = self.idle;
+        let task = &mut self.tasks[n];
+        let outcome = task.on_events(&self.store).map_err(|e| format!("process {}: {e}", task.pid))?;
+        task.gone |= outcome.gone;
+        let pid = task.pid;
+        let took = woken.elapsed();
+        let mut state = self.shared.state();
+        state.stats.faults += outcome.faults;
+        state.stats.filled += outcome.filled;
+        state.stats.processes += outcome.children.len() as u64;
+        if outcome.faults > 0 {
+            state.stats.worst_fault = state.stats.worst_fault.max(took);
+            state.stats.all_faults += took * u32::try_from(outcome.faults).unwrap_or(u32::MAX);
+        }
+        drop(state);
+        self.tasks.extend(outcome.children);
+        match outcome.poisoned {
+            Some(addr) => Err(format!("page {addr:#x} of process {pid} is not in the store")),
+            None => Ok(()),
+        }
+    }
+
+    fn fill_some(&mut self) -> Result<(), String> {
+        let Some(task) = self.tasks.iter_mut().find(|t| !t.pending.is_empty()) else { return Ok(()) };
+        match task.fill_some(&self.store).map_err(|e| format!("process {}: {e}", task.pid))? {
+            Step::Filled(0) => {
+                let first = task.pending.next_from(0, 1).map_or(0, |p| p.at.start);
+                return Err(format!("page {first:#x} of process {} is not in the store", task.pid));
+            }
+            Step::Filled(bytes) => self.shared.state().stats.filled += bytes,
+            Step::Events => {}
+            Step::Gone => task.gone = true,
+        }
+        Ok(())
+    }
+
+    /// A message of CRIU's; false when it has gone away before it was through.
+    fn on_criu(&mut self) -> Result<bool, String> {
+        let Some(mut criu) = self.criu.as_ref() else { return Ok(true) };
+        let mut pid = [0; 4];
+        match criu.read_exact(&mut pid) {
+            Ok(()) => {}
+            Err(_) if self.released => {
+                self.criu = None;
+                return Ok(true);
+            }
+            Err(_) => return Ok(false),
+        }
+        match i32::from_ne_bytes(pid) {
+            RESTORED => {
+                self.released = true;
+                self.shared.set(Phase::Released);
+            }
+            zombie if zombie < 0 => {}
+            pid => {
+                let uffd = descriptor(criu).map_err(|e| format!("no userfaultfd for process {pid}: {e}"))?;
+                self.take_over(pid, uffd)?;
+            }
+        }
+        Ok(true)
+    }
+
+    fn take_over(&mut self, pid: i32, uffd: OwnedFd) -> Result<(), String> {
+        let pagemap = Pagemap::read(&self.dir, pid).map_err(|e| e.to_string())?;
+        let hot: VecDeque<_> = self.options.hot.iter().filter(|(p, _)| *p == pid).map(|(_, r)| r.clone()).collect();
+        self.tasks.push(Task::new(pid, uffd.into(), pagemap.lazy, hot));
+        let mut state = self.shared.state();
+        state.pids.push(pid);
+        state.stats.processes += 1;
+        Ok(())
+    }
+}
+
+struct Ready {
+    /// Tasks that have events.
+    events: Vec<usize>,
+    listener: bool,
+    criu: bool,
+}
+
+/// The descriptor that comes with the next byte.
+fn descriptor(criu: &UnixStream) -> io::Result<OwnedFd> {
+    let mut byte = [0];
+    let mut room = [IoSliceMut::new(&mut byte)];
+    let mut rights = nix::cmsg_space!([i32; 1]);
+    let message = recvmsg::<()>(criu.as_raw_fd(), &mut room, Some(&mut rights), MsgFlags::MSG_CMSG_CLOEXEC)?;
+    for control in message.cmsgs()? {
+        if let ControlMessageOwned::ScmRights(fds) = control
+            && let Some(fd) = fds.first()
+        {
+            return Ok(owned(*fd));
+        }
+    }
+    Err(io::Error::other("none was sent"))
+}
+
+#[allow(unsafe_code)]
+fn owned(fd: i32) -> OwnedFd {
+    // SAFETY: the kernel has just made this descriptor for us, with the message that brought it.
+    unsafe { OwnedFd::from_raw_fd(fd) }
+}
