@@ -260,8 +260,10 @@ fn on_the_target(
     errors.extend(released.err());
     clock.resumed = Some(Instant::now());
     let drained = clock.run(Phase::Drain, || {
+        // The target first: as long as it has not all its memory in place, the source's is not thrown away.
+        let settled = target.settle();
         let ended = insist("end the source's frozen copy", || source.discard());
-        let all = [ended, target.settle(), source.drain(), traffic.drain()];
+        let all = [settled, ended, source.drain(), traffic.drain()];
         all.into_iter().collect::<Result<(), _>>()
     });
     errors.extend(drained.err());

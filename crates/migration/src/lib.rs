@@ -14,7 +14,7 @@
 //! Restore                      restore
 //! Commit                                                         commit   ◄── the one commit point
 //! Switch                       resume            release(target)
-//! Drain      discard, drain    settle            drain           end
+//! Drain      discard, drain    settle (first)    drain           end
 //!
 //! any failure above Commit:    abort             release(source) end      and Source::thaw
 //! ```

@@ -288,8 +288,8 @@ impl Testbed {
         let container = &self.containers[&order.workload];
         let between = Shared::default();
         let (from, to) = (self.network.node(&order.from), self.network.node(&order.to));
-        let mut source = SourceSide::new(self.node(&order.from), container, order.id.0, Rc::clone(&between));
-        let mut target = TargetSide::new(self.node(&order.to), container, from, to, order.id.0, between);
+        let mut source = SourceSide::new(self.node(&order.from), container, strategy, order.id.0, Rc::clone(&between));
+        let mut target = TargetSide::new(self.node(&order.to), container, from, to, strategy, order.id.0, between);
         let mut traffic = TrafficSide {
             network: &self.network,
             service: self.network.service(&order.workload),

@@ -1,0 +1,218 @@
+//! Memory that goes ahead of its workload.
+
+use std::collections::BTreeMap;
+use std::net::TcpStream;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use godwit_criu::Member;
+use godwit_memory::{NextStep, PageRange, PageReader, PreCopyBudget, Round, RoundStat, Tracker, decide, is_zero};
+use godwit_migration::{PageSink, PartError, Sender, StreamError};
+use godwit_model::{Bytes, CopyRound};
+use godwit_pages::{PAGE, PageStore, StoreError};
+
+use super::part;
+
+/// How far pre-copy goes: it ends when so little is left, at the latest when it has sent this many times the memory.
+const MAX_ROUNDS: u32 = 12;
+const MAX_TIME: Duration = Duration::from_secs(30);
+const STOP_BELOW: u64 = 2 << 20;
+const MAX_TIMES_MEMORY: f64 = 1.25;
+
+fn memory(what: &'static str) -> impl FnOnce(godwit_memory::Error) -> PartError {
+    move |e| PartError::caused_by(what, e)
+}
+
+/// The source's memory on its way.
+pub(super) struct Copying {
+    tracker: Tracker,
+    readers: BTreeMap<i32, PageReader>,
+    /// What was found written and is not sent yet, by the host's pid.
+    pending: BTreeMap<i32, Found>,
+}
+
+#[derive(Debug, Default)]
+struct Found {
+    written: Vec<PageRange>,
+    vanished: Vec<PageRange>,
+}
+
+/// Why a page did not get from the process into the stream.
+enum Stopped {
+    Read(godwit_memory::Error),
+    Send(StreamError),
+}
+
+impl From<godwit_memory::Error> for Stopped {
+    fn from(error: godwit_memory::Error) -> Self {
+        Self::Read(error)
+    }
+}
+
+impl Copying {
+    /// Begins to track the processes.
+    pub(super) fn begin(members: &[Member]) -> Result<Self, PartError> {
+        let pids: Vec<i32> = members.iter().map(|member| member.host_pid).collect();
+        let tracker = Tracker::attach(&pids).map_err(memory("track its memory"))?;
+        Ok(Self { tracker, readers: BTreeMap::new(), pending: BTreeMap::new() })
+    }
+
+    /// All memory, then again and again what was written meanwhile, until it does not get less.
+    pub(super) fn rounds(
+        &mut self,
+        members: &dyn Fn() -> godwit_criu::Result<Vec<Member>>,
+        stream: &mut Sender<TcpStream>,
+        told: &mut dyn FnMut(CopyRound) -> bool,
+    ) -> Result<(), PartError> {
+        let start = Instant::now();
+        let mut rounds: Vec<RoundStat> = Vec::new();
+        let mut budget = PreCopyBudget {
+            max_rounds: MAX_ROUNDS,
+            max_bytes: u64::MAX,
+            max_time: MAX_TIME,
+            stop_below_bytes: STOP_BELOW,
+        };
+        loop {
+            let now = members().map_err(part("find its processes"))?;
+            let found = self.scan(&now)?;
+            if rounds.is_empty() {
+                budget.max_bytes = (found.bytes() as f64 * MAX_TIMES_MEMORY) as u64;
+            }
+            let since_last = found.since_last.unwrap_or_default();
+            rounds.push(RoundStat { bytes: found.bytes(), since_last, copying: Duration::ZERO });
+            if let NextStep::Freeze(why) = decide(&budget, &rounds, start.elapsed()) {
+                tracing::debug!(?why, left = found.bytes(), "pre-copy ends");
+                return Ok(());
+            }
+            let round = self.copy(&now, stream)?;
+            if let Some(last) = rounds.last_mut() {
+                last.copying = Duration::from_secs_f64(round.ms / 1e3);
+            }
+            if !told(round) {
+                return Ok(());
+            }
+        }
+    }
+
+    /// In the freeze: what was written last.
+    pub(super) fn last(&mut self, members: &[Member], stream: &mut Sender<TcpStream>) -> Result<CopyRound, PartError> {
+        self.scan(members)?;
+        self.copy(members, stream)
+    }
+
+    fn scan(&mut self, members: &[Member]) -> Result<Round, PartError> {
+        let pids: Vec<i32> = members.iter().map(|member| member.host_pid).collect();
+        let round = self.tracker.round(&pids).map_err(memory("find what it has written"))?;
+        for process in &round.processes {
+            let found = self.pending.entry(process.pid).or_default();
+            found.written.extend(&process.written);
+            found.vanished.extend(&process.vanished);
+        }
+        Ok(round)
+    }
+
+    fn copy(&mut self, members: &[Member], stream: &mut Sender<TcpStream>) -> Result<CopyRound, PartError> {
+        let (start, before) = (Instant::now(), stream.bytes());
+        for (host_pid, found) in std::mem::take(&mut self.pending) {
+            // A process that has ended has nothing to be carried.
+            let Some(member) = members.iter().find(|member| member.host_pid == host_pid) else { continue };
+            self.copy_process(member, found, stream)?;
+        }
+        stream.sync().map_err(|e| PartError::caused_by("send memory", e))?;
+        let bytes = Bytes(stream.bytes().0 - before.0);
+        Ok(CopyRound { bytes, ms: start.elapsed().as_secs_f64() * 1e3 })
+    }
+
+    fn copy_process(&mut self, member: &Member, found: Found, stream: &mut Sender<TcpStream>) -> Result<(), PartError> {
+        let failed = |error| PartError::caused_by("send memory", error);
+        for range in &found.vanished {
+            stream.forget(member.pid, range.start, range.bytes()).map_err(failed)?;
+        }
+        if !self.readers.contains_key(&member.host_pid) {
+            let reader = PageReader::open(member.host_pid).map_err(memory("read its memory"))?;
+            self.readers.insert(member.host_pid, reader);
+        }
+        let Some(reader) = self.readers.get_mut(&member.host_pid) else { return Ok(()) };
+        let ranges = merged(found.written);
+        let read =
+            reader.read(&ranges, |chunk| send(member.pid, chunk.start, chunk.bytes, stream).map_err(Stopped::Send));
+        match read {
+            Ok(report) => {
+                for range in report.vanished {
+                    stream.forget(member.pid, range.start, range.bytes()).map_err(failed)?;
+                }
+                Ok(())
+            }
+            Err(Stopped::Send(error)) => Err(failed(error)),
+            Err(Stopped::Read(error)) => Err(memory("read its memory")(error)),
+        }
+    }
+}
+
+/// Sorted and joined: what two scans have found is sent once.
+fn merged(mut ranges: Vec<PageRange>) -> Vec<PageRange> {
+    ranges.sort_by_key(|range| range.start);
+    let mut joined: Vec<PageRange> = Vec::with_capacity(ranges.len());
+    for range in ranges {
+        match joined.last_mut() {
+            Some(last) if range.start <= last.end => last.end = last.end.max(range.end),
+            _ => joined.push(range),
+        }
+    }
+    joined
+}
+
+/// Runs of pages that are zero go over as a range, the others as they are.
+fn send(pid: i32, start: u64, bytes: &[u8], stream: &mut Sender<TcpStream>) -> Result<(), StreamError> {
+    let mut pages = bytes.chunks(PAGE as usize).map(is_zero).enumerate().peekable();
+    while let Some((first, zero)) = pages.next() {
+        let mut after = first + 1;
+        while pages.next_if(|(_, same)| *same == zero).is_some() {
+            after += 1;
+        }
+        let (from, to) = (first * PAGE as usize, (after * PAGE as usize).min(bytes.len()));
+        let addr = start + from as u64;
+        if zero { stream.zero(pid, addr, (to - from) as u64)? } else { stream.pages(pid, addr, &bytes[from..to])? }
+    }
+    Ok(())
+}
+
+/// The target's memory as it arrives.
+pub(super) struct Kept(pub(super) Arc<PageStore>);
+
+fn kept(result: Result<(), StoreError>) -> Result<(), StreamError> {
+    result.map_err(|e| StreamError::Corrupt(e.to_string()))
+}
+
+impl PageSink for Kept {
+    fn pages(&mut self, pid: i32, addr: u64, pages: &[u8]) -> Result<(), StreamError> {
+        kept(self.0.put(pid, addr, pages))
+    }
+    fn zero(&mut self, pid: i32, addr: u64, len: u64) -> Result<(), StreamError> {
+        kept(self.0.put_zero(pid, addr..addr + len))
+    }
+    fn forget(&mut self, pid: i32, addr: u64, len: u64) -> Result<(), StreamError> {
+        kept(self.0.forget(pid, addr..addr + len))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn merged_ranges_cover_the_same_pages_once(ranges in prop::collection::vec((0u64..40, 1u64..6), 0..20)) {
+            let ranges: Vec<PageRange> = ranges.into_iter().map(|(at, n)| PageRange::new(at * PAGE, (at + n) * PAGE)).collect();
+            let pages = |ranges: &[PageRange]| -> Vec<u64> {
+                ranges.iter().flat_map(|r| (r.start..r.end).step_by(PAGE as usize)).collect()
+            };
+            let mut all = pages(&ranges);
+            all.sort_unstable();
+            all.dedup();
+            prop_assert_eq!(pages(&merged(ranges)), all);
+        }
+    }
+}

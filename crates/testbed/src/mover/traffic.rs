@@ -1,0 +1,89 @@
+//! The service address: who gets its packets.
+
+use godwit_migration::{PartError, Side, Traffic};
+use godwit_net::Rule;
+
+use crate::network::{Network, NodeNet, ServiceNet};
+
+/// Before the holds' own rules.
+const FENCE_PRIORITY: u32 = 50;
+
+fn net(what: &'static str) -> impl FnOnce(godwit_net::NetError) -> PartError {
+    move |e| PartError::caused_by(what, e)
+}
+
+/// The service address.
+pub(crate) struct TrafficSide<'a> {
+    pub(crate) network: &'a Network,
+    pub(crate) service: &'a ServiceNet,
+    pub(crate) from: &'a NodeNet,
+    pub(crate) to: &'a NodeNet,
+    pub(crate) towards_source: godwit_net::RouteTo,
+    pub(crate) towards_target: godwit_net::RouteTo,
+    pub(crate) released: Option<Side>,
+    pub(crate) fenced: bool,
+}
+
+impl TrafficSide<'_> {
+    fn fence_rule(&self) -> Rule {
+        Rule::drop_v4(FENCE_PRIORITY).iif(&self.service.dev)
+    }
+
+    fn unfence(&mut self) -> Result<(), PartError> {
+        if self.fenced {
+            self.from.netlink.del_rule(&self.fence_rule()).map_err(net("take the source's fence away"))?;
+            self.fenced = false;
+        }
+        Ok(())
+    }
+}
+
+impl Traffic for TrafficSide<'_> {
+    fn stage(&mut self) -> Result<(), PartError> {
+        let ip = self.service.ip();
+        self.to.netlink.replace_route(&self.service.local().route(ip)).map_err(net("the target's route to its copy"))
+    }
+
+    /// At the node first, which catches what is under way to it; then at the gateway.
+    fn hold(&mut self) -> Result<(), PartError> {
+        let ip = self.service.ip();
+        self.from.hold.capture(ip).map_err(net("hold packets at the source"))?;
+        self.network.hold.capture(ip).map_err(net("hold packets at the gateway"))
+    }
+
+    /// Drops what comes out of the service's namespace on the source.
+    fn fence(&mut self) -> Result<(), PartError> {
+        self.from.netlink.add_rule(&self.fence_rule()).map_err(net("fence the source in"))?;
+        self.fenced = true;
+        Ok(())
+    }
+
+    fn release(&mut self, to: Side) -> Result<(), PartError> {
+        let ip = self.service.ip();
+        match to {
+            Side::Target => {
+                let caught = self.from.hold.take(ip).map_err(net("take what was on its way"))?;
+                self.network.hold.prepend(ip, caught).map_err(net("replay what was on its way"))?;
+                self.network.hold.release(ip, &self.towards_target).map_err(net("switch the gateway's route"))?;
+            }
+            Side::Source => {
+                self.unfence()?;
+                self.from.hold.release(ip, &self.service.local()).map_err(net("give packets back to the source"))?;
+                self.network.hold.release(ip, &self.towards_source).map_err(net("switch the gateway's route back"))?;
+            }
+        }
+        self.released = Some(to);
+        Ok(())
+    }
+
+    /// Stragglers on their way to the source go back to the gateway, which knows better now.
+    fn drain(&mut self) -> Result<(), PartError> {
+        let ip = self.service.ip();
+        if self.released != Some(Side::Target) {
+            return Ok(());
+        }
+        self.unfence()?;
+        let on = self.from.back_to_gateway();
+        self.from.hold.release(ip, &on).map(drop).map_err(net("send stragglers on"))
+    }
+}
