@@ -261,7 +261,9 @@ impl PreparedRestore {
 
     /// Gives up: the node is as before.
     pub fn cancel(self) -> Result<()> {
-        let Self { mut target, swrk, .. } = self;
+        let Self { mut target, mut swrk, .. } = self;
+        // It was asked for nothing yet, so it would not say anything either.
+        swrk.kill();
         target.undo(swrk)
     }
 }

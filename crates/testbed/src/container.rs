@@ -96,6 +96,13 @@ impl Container {
         node.cgroup().child(&format!("workload-{}", self.name))
     }
 
+    /// Whether any process of it is there.
+    pub(crate) fn is_running(&self, node: &Node) -> bool {
+        let groups = self.cgroup(node).dirs();
+        let processes = |dir: &PathBuf| fs::read_to_string(dir.join("cgroup.procs")).unwrap_or_default();
+        groups.iter().any(|dir| !processes(dir).is_empty())
+    }
+
     /// Starts it on a prepared node.
     pub(crate) fn start(&self, node: &Node) -> Result<(), TestbedError> {
         let limit = Limit::within(PATIENCE);

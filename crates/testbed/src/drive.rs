@@ -255,6 +255,7 @@ impl<'scope, 'env> Driver<'scope, 'env, '_> {
             if Instant::now() >= next_load {
                 next_load = Instant::now() + LOAD_EVERY;
                 self.measure_loads(now);
+                self.look_after_workloads(now);
             }
             self.settle();
             self.gauge.sample(now.min(end), &self.testbed.placement());
@@ -437,6 +438,19 @@ impl<'scope, 'env> Driver<'scope, 'env, '_> {
             };
             self.gauge.loaded(node.name(), load);
             self.controller.handle(now, Event::LoadMeasured { node: node.name().clone(), load });
+        }
+    }
+
+    /// Says it when a workload has ended by itself. (One that moves is looked after by its migration.)
+    fn look_after_workloads(&mut self, now: Time) {
+        let placement = self.testbed.placement().clone();
+        for (workload, node) in placement {
+            let moves = self.moving.values().any(|moving| moving.order.workload == workload);
+            let runs = self.testbed.container(&workload).is_running(self.testbed.node(&node));
+            if !moves && !runs && self.gauge.gone(&workload) {
+                let ended = format!("{workload} does not run any more: all its processes on {node} have ended");
+                self.observer.event(now, &RunEvent::Warning(ended));
+            }
         }
     }
 

@@ -1,6 +1,6 @@
 //! The latest of everything that is measured, for samples and for whoever watches.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use godwit_control::{Decided, Order, Verdict};
@@ -27,6 +27,7 @@ pub(crate) struct Gauge {
     rtt: BTreeMap<UserName, BTreeMap<NodeName, Rtt>>,
     load: BTreeMap<NodeName, Load>,
     migrating: BTreeMap<WorkloadName, (NodeName, Phase)>,
+    gone: BTreeSet<WorkloadName>,
     decisions: BTreeMap<WorkloadName, (Decision, Verdict)>,
     samples: Vec<Sample>,
     sample_every: Duration,
@@ -57,6 +58,7 @@ impl Gauge {
             rtt: BTreeMap::new(),
             load: BTreeMap::new(),
             migrating: BTreeMap::new(),
+            gone: BTreeSet::new(),
             decisions: BTreeMap::new(),
             samples: Vec::new(),
             sample_every,
@@ -96,6 +98,11 @@ impl Gauge {
 
     pub(crate) fn ended(&mut self, order: &Order) {
         self.migrating.remove(&order.workload);
+    }
+
+    /// All its processes have ended; false when that was known.
+    pub(crate) fn gone(&mut self, workload: &WorkloadName) -> bool {
+        self.gone.insert(workload.clone())
     }
 
     /// The longest silence (ms) that a client of the workload saw between two moments.
@@ -168,6 +175,7 @@ impl Gauge {
                     Some(LiveWorkload {
                         name: name.clone(),
                         node: placement.get(name)?.clone(),
+                        running: !self.gone.contains(name),
                         service: service.clone(),
                         migrating: self.migrating.get(name).cloned(),
                         decision: self.decisions.get(name).cloned(),

@@ -48,6 +48,8 @@ pub struct LiveWorkload {
     pub name: WorkloadName,
     /// The node that serves.
     pub node: NodeName,
+    /// Whether any process of it is there.
+    pub running: bool,
     /// Address and port that its users speak to.
     pub service: String,
     /// A migration that is under way: where to and in which phase.

@@ -14,10 +14,11 @@ use std::time::{Duration, Instant};
 use godwit_control::Order;
 use godwit_criu::Limit;
 use godwit_migration::{Cancel, Ended, FileJournal, Progress, Request, migrate};
-use godwit_model::{Bytes, NodeName, Strategy, UserName, WorkloadKind, WorkloadName};
+use godwit_model::{Bytes, NodeName, Outcome, Strategy, UserName, WorkloadKind, WorkloadName};
 use godwit_net::Backend;
 use godwit_scenario::Scenario;
 use nix::fcntl::{Flock, FlockArg};
+use nix::sys::signal::Signal;
 
 use crate::cgroup::Cgroup;
 use crate::container::Container;
@@ -33,6 +34,9 @@ type Result<T> = std::result::Result<T, TestbedError>;
 
 /// How long a workload may take until it listens.
 const START_PATIENCE: Duration = Duration::from_secs(15);
+
+/// How long a killed testbed may take to let go of its lock.
+const DYING_PATIENCE: Duration = Duration::from_secs(15);
 
 /// What a testbed is made of.
 #[derive(Debug)]
@@ -85,7 +89,8 @@ struct RunDir {
 }
 
 impl RunDir {
-    fn take(name: &TestbedName) -> Result<Self> {
+    /// Where `nobody_answers`, whoever has it is about to lose it.
+    fn take(name: &TestbedName, nobody_answers: bool) -> Result<Self> {
         let path = name.run_dir();
         let file = |what, path: &Path| {
             let path = path.to_owned();
@@ -95,17 +100,50 @@ impl RunDir {
         let lock = path.join("lock");
         let opened = OpenOptions::new().create(true).truncate(false).read(true).write(true).open(&lock);
         let opened = opened.map_err(file("open", &lock))?;
-        match Flock::lock(opened, FlockArg::LockExclusiveNonblock) {
-            Ok(mut held) => {
-                held.set_len(0).and_then(|()| write!(held, "{}", std::process::id())).map_err(file("write", &lock))?;
-                Ok(Self { path, name: name.clone(), lock: held })
-            }
-            Err(_) => {
-                let pid = fs::read_to_string(&lock).unwrap_or_default();
-                Err(TestbedError::Running { name: name.clone(), pid: pid.trim().to_owned() })
+        let deadline = Instant::now() + DYING_PATIENCE;
+        let mut opened = opened;
+        loop {
+            match Flock::lock(opened, FlockArg::LockExclusiveNonblock) {
+                Ok(mut held) => {
+                    held.set_len(0)
+                        .and_then(|()| write!(held, "{}", std::process::id()))
+                        .map_err(file("write", &lock))?;
+                    return Ok(Self { path, name: name.clone(), lock: held });
+                }
+                Err((back, _)) => {
+                    let pid = fs::read_to_string(&lock).unwrap_or_default().trim().to_owned();
+                    if !(nobody_answers || is_dying(&pid)) || Instant::now() >= deadline {
+                        return Err(TestbedError::Running { name: name.clone(), pid });
+                    }
+                    opened = back;
+                    thread::sleep(Duration::from_millis(10));
+                }
             }
         }
     }
+}
+
+/// Whether a process has been killed and is on its way out: it holds its locks until its last thread is gone.
+fn is_dying(pid: &str) -> bool {
+    const PF_EXITING: u64 = 4;
+    const SIGKILL: u64 = 1 << (Signal::SIGKILL as u32 - 1);
+    let read = |file: &str| fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap_or_default();
+    let (stat, status) = (read("stat"), read("status"));
+    // After the name, which may have anything in it: state, ppid, pgrp, session, tty, tpgid, flags.
+    let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
+    let flags = fields.get(6).and_then(|flags| flags.parse().ok()).unwrap_or(0);
+    let has_sigkill = |line: &str| {
+        let pending = line.strip_prefix("SigPnd:").or_else(|| line.strip_prefix("ShdPnd:"));
+        pending.and_then(|bits| u64::from_str_radix(bits.trim(), 16).ok()).is_some_and(|bits| bits & SIGKILL != 0)
+    };
+    if pid.is_empty() {
+        // It has only just taken the lock.
+        return false;
+    }
+    stat.is_empty()
+        || matches!(fields.first(), Some(&("Z" | "X")))
+        || flags & PF_EXITING != 0
+        || status.lines().any(has_sigkill)
 }
 
 impl Drop for RunDir {
@@ -123,7 +161,7 @@ impl Drop for RunDir {
 pub fn remove_leftovers(name: &TestbedName) -> Result<Vec<String>> {
     host::require_root()?;
     let existed = name.run_dir().exists();
-    let run_dir = RunDir::take(name)?;
+    let run_dir = RunDir::take(name, true)?;
     let mut found = sweep(&run_dir)?;
     if existed {
         found.push(format!("the directory {}", run_dir.path.display()));
@@ -163,7 +201,7 @@ impl Testbed {
         host::require_image(&config.image)?;
         let go_on = || if stop.is_asked() { Err(TestbedError::Interrupted) } else { Ok(()) };
 
-        let run_dir = RunDir::take(&config.name)?;
+        let run_dir = RunDir::take(&config.name, false)?;
         for left in sweep(&run_dir)? {
             note(&format!("removed what an earlier testbed of this name left behind: {left}"));
         }
@@ -205,6 +243,7 @@ impl Testbed {
             note(&format!("workload {} on {}", workload.name, workload.node));
             testbed.start_workload(&workload.name, &workload.node, stop)?;
         }
+        go_on()?;
         Ok(testbed)
     }
 
@@ -308,9 +347,16 @@ impl Testbed {
             to: order.to.clone(),
             strategy,
         };
-        let ended = migrate(&request, &mut source, &mut target, &mut traffic, &mut journal, cancel, observe);
-        if ended.outcome == godwit_model::Outcome::Done {
-            self.placement().insert(order.workload.clone(), order.to.clone());
+        let mut ended = migrate(&request, &mut source, &mut target, &mut traffic, &mut journal, cancel, observe);
+        match ended.outcome {
+            Outcome::Done => drop(self.placement().insert(order.workload.clone(), order.to.clone())),
+            // The engine can bring back what was there, not what had ended by itself.
+            Outcome::RolledBack if !container.is_running(self.node(&order.from)) => {
+                ended.outcome = Outcome::Lost;
+                let why = ended.error.take().unwrap_or_default();
+                ended.error = Some(format!("{why}; all its processes on {} have ended", order.from));
+            }
+            Outcome::RolledBack | Outcome::Lost => {}
         }
         ended
     }

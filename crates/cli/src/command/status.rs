@@ -33,7 +33,8 @@ fn table(live: &Live) -> String {
     for workload in &live.workloads {
         let state = match &workload.migrating {
             Some((to, phase)) => format!("moving to {to}: {phase}"),
-            None => "running".into(),
+            None if workload.running => "running".into(),
+            None => "ended".into(),
         };
         text.push_str(&format!("{:<12}  {:<12}  {:<18}  {state}\n", workload.name, workload.node, workload.service));
         if let Some((decision, verdict)) = &workload.decision {

@@ -143,11 +143,15 @@ fn wait_for(name: &TestbedName, child: &mut Child, stop: &Stop) -> Result<Option
 }
 
 fn down(name: &TestbedName) -> Result {
+    let pid = fs::read_to_string(name.run_dir().join("lock")).unwrap_or_default();
     if let Ok(Reply::Ending) = ask(name, &Ask::Down, |_| ()) {
-        let mut waited = Duration::ZERO;
-        while name.run_dir().exists() && waited < PATIENCE {
+        let asked = Instant::now();
+        while name.run_dir().exists() || runs(pid.trim()) {
+            if asked.elapsed() >= PATIENCE {
+                let what = format!("testbed {name} (pid {}) has not ended in {} s", pid.trim(), PATIENCE.as_secs());
+                return Err(Failure::new(NOT_WELL, what));
+            }
             thread::sleep(LOOK_EVERY);
-            waited += LOOK_EVERY;
         }
         println!("testbed {name} is gone");
         return Ok(ExitCode::SUCCESS);
@@ -160,4 +164,10 @@ fn down(name: &TestbedName) -> Result {
         println!("testbed {name} was not running any more; removed {}", found.join(", "));
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Whether there is such a process (one that only waits to be buried is none).
+fn runs(pid: &str) -> bool {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    status.lines().any(|line| line.starts_with("State:") && !line.contains('Z'))
 }

@@ -200,6 +200,7 @@ mod tests {
                 name: WorkloadName::new("video").unwrap(),
                 node: NodeName::new("edge2").unwrap(),
                 service: "10.0.0.1:5555".into(),
+                running: true,
                 migrating: None,
                 decision: None,
             }],

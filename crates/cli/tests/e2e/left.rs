@@ -39,7 +39,7 @@ pub fn of(name: &str) -> Vec<String> {
             found.push(format!("cgroup {}", group.display()));
         }
     }
-    for process in node::processes() {
+    for process in node::processes().into_iter().filter(|process| !process.args.is_empty()) {
         let is_ours = process.cgroups.contains(&format!("/godwit-{name}/"))
             || process.args.iter().any(|arg| arg == name || arg.contains(&format!("/run/godwit/{name}/")));
         if is_ours {

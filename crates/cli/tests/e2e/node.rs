@@ -15,7 +15,9 @@ use super::call::{Call, Ran};
 pub struct Process {
     /// By the host's numbers.
     pub pid: i32,
-    /// Its command line.
+    /// Its short name.
+    pub name: String,
+    /// Its command line; empty when it is on its way out.
     pub args: Vec<String>,
     /// `/proc/PID/cgroup`.
     pub cgroups: String,
@@ -35,11 +37,13 @@ pub fn processes() -> Vec<Process> {
 fn process(pid: i32) -> Option<Process> {
     let dir = PathBuf::from(format!("/proc/{pid}"));
     let args = fs::read(dir.join("cmdline")).ok()?;
-    let args = args.split(|byte| *byte == 0).map(|arg| String::from_utf8_lossy(arg).into_owned()).collect();
+    let args = args.split(|byte| *byte == 0).filter(|arg| !arg.is_empty());
+    let args = args.map(|arg| String::from_utf8_lossy(arg).into_owned()).collect();
     let status = fs::read_to_string(dir.join("status")).ok()?;
     let field = |name| status.lines().find_map(|line| line.strip_prefix(name));
     Some(Process {
         pid,
+        name: field("Name:")?.trim().to_owned(),
         args,
         cgroups: fs::read_to_string(dir.join("cgroup")).ok()?,
         inner_pid: field("NSpid:")?.split_whitespace().last()?.parse().ok()?,
@@ -79,8 +83,7 @@ impl Node {
 
     /// The CRIU workers on it.
     pub fn criu(&self) -> Vec<Process> {
-        let is_criu = |p: &Process| p.args.first().is_some_and(|arg| arg.ends_with("criu")) && p.args.len() > 1;
-        self.processes().into_iter().filter(is_criu).collect()
+        self.processes().into_iter().filter(|process| process.name == "criu").collect()
     }
 
     /// Its first process.

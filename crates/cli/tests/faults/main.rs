@@ -1,9 +1,49 @@
-//! TODO
+//! A testbed in which something is killed, full or broken. As root, with the node image and TUN.
+//!
+//! After each: exactly one copy runs, the client's connection is alive (or its loss is told), and another migration works.
+
 #![allow(unreachable_pub, reason = "a test binary has no outside; pub says what its modules use of each other")]
 
 #[path = "../e2e/mod.rs"]
 mod e2e;
+
+mod broken;
+mod crashed;
+mod full;
+mod hold;
+mod interrupted;
+mod killed;
+
 use std::process::ExitCode;
+
 fn main() -> ExitCode {
-    e2e::run(e2e::Needs::Testbed, vec![])
+    let tests = e2e::tests![
+        killed::the_target_s_criu_in_the_restore,
+        killed::the_source_s_criu_while_it_holds,
+        killed::both_crius,
+        killed::the_source_s_criu_in_the_dump,
+        killed::the_frozen_container,
+        killed::the_container_before_the_freeze,
+        killed::the_container_while_nothing_moves,
+        full::the_target,
+        full::the_source,
+        full::the_target_s_memory,
+        broken::the_target_s_criu,
+        broken::the_target_s_runc,
+        broken::the_source_s_criu,
+        broken::the_way_between_the_nodes,
+        interrupted::while_nodes_come_up,
+        interrupted::in_the_middle_of_a_migration,
+        interrupted::again_and_again,
+        interrupted::a_testbed_that_comes_up_in_the_background,
+        interrupted::a_testbed_in_the_foreground,
+        interrupted::the_demo,
+        crashed::down_removes_what_is_left_and_says_what,
+        crashed::up_again_without_down,
+        crashed::in_the_middle_of_a_migration,
+        crashed::a_node_that_dies_is_no_target,
+        crashed::a_node_that_dies_takes_its_workload_along_which_is_told,
+        crashed::a_run_does_not_hurt_the_next,
+    ];
+    e2e::run(e2e::Needs::Testbed, tests)
 }
