@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use godwit_criu::{
-    DumpOptions, FrozenDump, HeldDump, HeldRestore, MemoryMode, PreparedDump, PreparedRestore, RestoreOptions, Runc,
+    DumpOptions, FrozenDump, HeldDump, HeldRestore, ImagesDir, MemoryMode, NodeEnv, PreparedDump, PreparedRestore,
+    RestoreOptions, RestorePlan, Runc,
 };
 use godwit_pages::{FillOptions, LazyHandler, PageStore, Stats};
 
@@ -34,6 +35,15 @@ pub struct Frozen {
     /// None when the memory is in the images.
     pub handler: Option<LazyHandler>,
     pub store: Arc<PageStore>,
+}
+
+/// The target's side, with a store that is empty yet.
+pub fn prepare(to: &NodeEnv, images: ImagesDir, plan: &RestorePlan) -> (PreparedRestore, LazyHandler, Arc<PageStore>) {
+    let options = RestoreOptions { memory: MemoryMode::Lazy, ..RestoreOptions::new(BUNDLE) };
+    let restore = PreparedRestore::new(to, "app", images, plan, options, &limit()).expect("a prepared restore");
+    let store = Arc::new(PageStore::new());
+    let handler = LazyHandler::listen(restore.images().path(), store.clone(), FillOptions::default());
+    (restore, handler.expect("a handler"), store)
 }
 
 /// Both sides up to the freeze, with packets blocked.
