@@ -14,6 +14,7 @@ use godwit_memory::{Error, PageReader, Tracker, is_zero};
 
 const PAGE: usize = 4096;
 const PAGES_PER_MS: u32 = 4;
+const VISITS: usize = 100;
 const ROUNDS: usize = 10;
 const WINDOW: Duration = Duration::from_secs(2);
 
@@ -44,15 +45,14 @@ fn main() -> Result<(), Error> {
 fn costs(mib: usize) -> Result<(), Error> {
     let service = Service::start(mib, "4 pages/ms");
     let mut stops: Vec<Duration> = Vec::new();
-    for _ in 0..21 {
+    for _ in 0..VISITS {
         let tracker = Tracker::attach(&[service.pid])?;
         stops.extend(tracker.attached().iter().map(|a| a.stopped));
     }
     stops.sort();
+    let [median, most, worst] = [VISITS / 2, VISITS * 9 / 10, VISITS - 1].map(|nth| stops[nth]);
     println!(
-        "  stop of one thread, 21 visits  median {:?}, worst {:?}",
-        stops[stops.len() / 2],
-        stops[stops.len() - 1]
+        "  stop of one thread             median {median:?}, 9 of 10 {most:?}, worst {worst:?}, of {VISITS} visits"
     );
     let mut tracker = Tracker::attach(&[service.pid])?;
     for a in tracker.attached() {

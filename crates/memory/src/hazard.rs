@@ -1,4 +1,4 @@
-//! Writers that cause no page faults.
+//! What stands against a move by pre-copy: writers that cause no page faults, mostly.
 //!
 //! A page that a device or the kernel writes to by an address of its own, taken earlier, is not seen as written: the
 //! page was marked when the address was taken, and may have been scanned, copied and protected before the bytes came.
@@ -10,7 +10,8 @@ use crate::error::Result;
 use crate::kind::{Kind, Kinds, UntrackedKind};
 use crate::procfs;
 
-/// Something of a process that may write to its memory unseen. A careful caller moves such a process by another strategy.
+/// Something of a process that may write to its memory unseen, or keeps CRIU from dumping it. A careful caller moves
+/// such a process by another strategy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Hazard {
@@ -28,6 +29,11 @@ pub enum Hazard {
     },
     /// An asynchronous I/O context, whose reads may be in flight.
     AsyncIo {
+        /// The process.
+        pid: i32,
+    },
+    /// A userfaultfd, which CRIU does not dump: its own, or the copy that a child got of one of our visits.
+    Userfaultfd {
         /// The process.
         pid: i32,
     },
@@ -49,6 +55,8 @@ pub fn hazards(pid: i32) -> Result<Vec<Hazard>> {
         let Some(file) = procfs::descriptor(pid, fd) else { continue };
         if file == "anon_inode:[io_uring]" {
             found.push(Hazard::IoUring { pid });
+        } else if file == "anon_inode:[userfaultfd]" {
+            found.push(Hazard::Userfaultfd { pid });
         } else if DEVICES.iter().any(|device| file.starts_with(device)) {
             found.push(Hazard::Device { pid, file });
         } else if file.starts_with('/') && is_direct(pid, fd) {

@@ -35,8 +35,9 @@
 //!
 //! # What it does not do
 //!
-//! Shared memory, hugetlbfs and files on disk are not tracked, see [`Tracker::untracked`]. Transparent huge pages are:
-//! the first write to one after a round splits it, here and for good.
+//! Shared memory, hugetlbfs and files on disk are not tracked, see [`Tracker::untracked`]. Transparent huge pages are, page
+//! by page: the first write to one after a round splits it. And if another thread forks in the ~50 microseconds in which
+//! the visited one has the userfaultfd, the child keeps a copy of it: [`Hazard::Userfaultfd`].
 //!
 //! [ptrace(2)]: https://man7.org/linux/man-pages/man2/ptrace.2.html
 //! [PAGEMAP_SCAN]: https://man7.org/linux/man-pages/man2/ioctl_pagemap_scan.2.html

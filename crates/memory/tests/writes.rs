@@ -229,6 +229,37 @@ fn children_and_execs_are_followed() {
 }
 
 #[test]
+fn a_round_that_failed_loses_nothing() {
+    supported_or_skip!();
+    let mut subject = Subject::start();
+    let mut shadow = Shadow::default();
+    let pid = subject.pid;
+    let at = subject.written(50, 1);
+    let file = subject.place(format!("file {} 8", env!("CARGO_BIN_EXE_memory-subject")));
+    subject.write(file, 2, 3);
+    let mut tracker = tracked(&subject);
+    shadow.take(&tracker.round(&[pid]).unwrap());
+    // What this round finds does not come out: another process cannot be attached.
+    let mut other = Subject::start();
+    other.ask("leave");
+    world::wait_for("the main thread to end", || world::states(other.pid).contains('Z'));
+    subject.write(at + 7 * PAGE, 1, 2);
+    let gone = subject.written(10, 3);
+    subject.ask(format!("unmap {gone:#x} 10"));
+    tracker.round(&[pid, other.pid]).unwrap_err();
+    let round = tracker.round(&[pid]).unwrap();
+    assert_eq!(round.number, 2);
+    assert_eq!(written_in(&round, pages(at, 50)), [pages(at, 50)]);
+    assert_eq!(written_in(&round, pages(file, 8)), [pages(file, 2)]);
+    shadow.take(&round);
+    subject.write(at + 9 * PAGE, 1, 2);
+    let round = tracker.round(&[pid]).unwrap();
+    assert_eq!(written_in(&round, pages(at, 50)), [pages(at + 9 * PAGE, 1)]);
+    shadow.take(&round);
+    freeze_and_compare(tracker, &mut shadow, pid);
+}
+
+#[test]
 fn programs_started_by_vfork_are_followed() {
     supported_or_skip!();
     let mut subject = Subject::start();
