@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
-use godwit_model::{NodeName, Strategy, WorkloadName};
+use godwit_model::{NodeName, StrategyChoice, WorkloadName};
 use godwit_testbed::{Backend, TestbedConfig, TestbedName};
 
 const EXIT_CODES: &str = "\
@@ -106,8 +106,8 @@ pub struct Demo {
     #[arg(long, value_name = "TESTBED", default_value = "demo")]
     pub name: TestbedName,
     /// How the workload's memory travels.
-    #[arg(long, default_value_t = Strategy::StopCopy)]
-    pub strategy: Strategy,
+    #[arg(long, default_value_t, value_name = "auto|pre-copy|stop-copy")]
+    pub strategy: StrategyChoice,
     #[command(flatten)]
     pub host: Host,
 }
@@ -154,8 +154,8 @@ pub struct Run {
     #[arg(long, value_name = "TESTBED", default_value = "run")]
     pub name: TestbedName,
     /// How the workload's memory travels.
-    #[arg(long, default_value_t = Strategy::StopCopy)]
-    pub strategy: Strategy,
+    #[arg(long, default_value_t, value_name = "auto|pre-copy|stop-copy")]
+    pub strategy: StrategyChoice,
     #[command(flatten)]
     pub host: Host,
 }
@@ -261,8 +261,8 @@ pub struct Migrate {
     /// To where.
     pub node: NodeName,
     /// How its memory travels.
-    #[arg(long, default_value_t = Strategy::StopCopy)]
-    pub strategy: Strategy,
+    #[arg(long, default_value_t, value_name = "auto|pre-copy|stop-copy")]
+    pub strategy: StrategyChoice,
     /// Print the migration's record as JSON.
     #[arg(long)]
     pub json: bool,
@@ -348,8 +348,8 @@ pub struct BenchMigrate {
     #[arg(long, value_name = "TESTBED", default_value = "bench")]
     pub name: TestbedName,
     /// How the workload's memory travels.
-    #[arg(long, default_value_t = Strategy::StopCopy)]
-    pub strategy: Strategy,
+    #[arg(long, default_value_t, value_name = "auto|pre-copy|stop-copy")]
+    pub strategy: StrategyChoice,
     #[command(flatten)]
     pub host: Host,
 }

@@ -73,12 +73,7 @@ pub struct RestoreOptions {
 impl RestoreOptions {
     /// The usual, for a bundle.
     pub fn new(bundle: impl Into<PathBuf>) -> Self {
-        Self {
-            bundle: bundle.into(),
-            log_level: 2,
-            memory: MemoryMode::Copied,
-            streams: Streams::default(),
-        }
+        Self { bundle: bundle.into(), log_level: 2, memory: MemoryMode::Copied, streams: Streams::default() }
     }
 }
 

@@ -4,6 +4,7 @@
 //! page was marked when the address was taken, and may have been scanned, copied and protected before the bytes came.
 //! Soft-dirty tracking has the same hole.
 
+use std::fmt;
 use std::fs;
 
 use crate::error::Result;
@@ -44,6 +45,18 @@ pub enum Hazard {
         /// The device's path.
         file: String,
     },
+}
+
+impl fmt::Display for Hazard {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::DirectIo { pid, file } => write!(f, "process {pid} has {file} open for direct I/O"),
+            Self::IoUring { pid } => write!(f, "process {pid} has an io_uring"),
+            Self::AsyncIo { pid } => write!(f, "process {pid} has asynchronous I/O in hand"),
+            Self::Userfaultfd { pid } => write!(f, "process {pid} has a userfaultfd"),
+            Self::Device { pid, file } => write!(f, "process {pid} uses the device {file}"),
+        }
+    }
 }
 
 const DEVICES: [&str; 5] = ["/dev/vfio/", "/dev/infiniband/", "/dev/dri/", "/dev/kfd", "/dev/nvidia"];

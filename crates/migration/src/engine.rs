@@ -29,6 +29,24 @@ pub struct Request {
     pub strategy: Strategy,
 }
 
+impl Request {
+    fn entry(&self, state: State) -> Entry {
+        Entry { id: self.id, workload: self.workload.clone(), from: self.from.clone(), to: self.to.clone(), state }
+    }
+}
+
+/// Who takes part in a migration.
+pub struct Parts<'a> {
+    /// The runtime where the workload runs.
+    pub source: &'a mut dyn Source,
+    /// The runtime to which it goes.
+    pub target: &'a mut dyn Target,
+    /// Who gets the packets.
+    pub traffic: &'a mut dyn Traffic,
+    /// Where the commit point is recorded.
+    pub journal: &'a mut dyn Journal,
+}
+
 /// Asks a migration to stop; heeded before the commit, between phases.
 #[derive(Debug, Clone, Default)]
 pub struct Cancel(Arc<AtomicBool>);
@@ -134,45 +152,30 @@ impl Clock<'_> {
 }
 
 /// Moves a workload. Blocks until it is over; `observe` is called between steps and must not block.
-pub fn migrate(
-    request: &Request,
-    source: &mut dyn Source,
-    target: &mut dyn Target,
-    traffic: &mut dyn Traffic,
-    journal: &mut dyn Journal,
-    cancel: &Cancel,
-    observe: &mut dyn FnMut(Progress),
-) -> Ended {
+pub fn migrate(request: &Request, parts: &mut Parts<'_>, cancel: &Cancel, observe: &mut dyn FnMut(Progress)) -> Ended {
     let start = Instant::now();
     let mut clock = Clock { phases: Vec::new(), rounds: Vec::new(), freeze_began: None, resumed: None, observe };
-    let entry = |state| Entry {
-        id: request.id,
-        workload: request.workload.clone(),
-        from: request.from.clone(),
-        to: request.to.clone(),
-        state,
-    };
 
-    let before = before_commit(request, &entry, source, target, traffic, journal, cancel, &mut clock);
+    let before = before_commit(request, parts, cancel, &mut clock);
     let (outcome, bytes, resumed, error) = match before {
-        Ok(bytes) => match clock.run(Phase::Switch, || target.resume()) {
+        Ok(bytes) => match clock.run(Phase::Switch, || parts.target.resume()) {
             Ok(()) => {
-                let error = on_the_target(source, target, traffic, &mut clock);
+                let error = on_the_target(parts, &mut clock);
                 (Outcome::Done, bytes, clock.resumed, error)
             }
             Err(error) => {
-                let (outcome, error) = take_back(&entry, source, target, traffic, journal, &mut clock, error);
+                let (outcome, error) = take_back(request, parts, &mut clock, error);
                 (outcome, bytes, clock.resumed, Some(error))
             }
         },
         Err(error) => {
-            let (outcome, error) = roll_back(source, target, traffic, &mut clock, error);
+            let (outcome, error) = roll_back(parts, &mut clock, error);
             (outcome, Bytes(0), clock.resumed, Some(error))
         }
     };
     // A lost workload stays open in the journal, for whoever recovers it.
     if outcome != Outcome::Lost
-        && let Err(error) = journal.record(&entry(State::Ended(outcome)))
+        && let Err(error) = parts.journal.record(&request.entry(State::Ended(outcome)))
     {
         tracing::warn!(id = request.id.0, %error, "the end of the migration could not be recorded");
     }
@@ -189,32 +192,31 @@ pub fn migrate(
 
 fn before_commit(
     request: &Request,
-    entry: &dyn Fn(State) -> Entry,
-    source: &mut dyn Source,
-    target: &mut dyn Target,
-    traffic: &mut dyn Traffic,
-    journal: &mut dyn Journal,
+    parts: &mut Parts<'_>,
     cancel: &Cancel,
     clock: &mut Clock<'_>,
 ) -> Result<Bytes, String> {
     let go_on = || if cancel.is_cancelled() { Err("cancelled".to_owned()) } else { Ok(()) };
     go_on()?;
     clock.run(Phase::Preflight, || {
-        source.preflight()?;
-        target.preflight()
+        parts.source.preflight()?;
+        parts.target.preflight()
     })?;
     go_on()?;
     clock.run(Phase::Stage, || {
-        journal.record(&entry(State::Begun)).map_err(|e| PartError::caused_by("the start could not be recorded", e))?;
-        source.stage()?;
-        target.stage()?;
-        traffic.stage()
+        parts
+            .journal
+            .record(&request.entry(State::Begun))
+            .map_err(|e| PartError::caused_by("the start could not be recorded", e))?;
+        parts.source.stage()?;
+        parts.target.stage()?;
+        parts.traffic.stage()
     })?;
     go_on()?;
     if request.strategy == Strategy::PreCopy {
         let mut rounds = Vec::new();
         clock.run(Phase::PreCopy, || {
-            source.precopy(&mut |round| {
+            parts.source.precopy(&mut |round| {
                 rounds.push(round);
                 !cancel.is_cancelled()
             })
@@ -225,45 +227,41 @@ fn before_commit(
         go_on()?;
     }
     clock.run(Phase::Freeze, || {
-        traffic.hold()?;
-        source.freeze()?;
-        traffic.fence()
+        parts.traffic.hold()?;
+        parts.source.freeze()?;
+        parts.traffic.fence()
     })?;
-    if let Some(round) = clock.run(Phase::Dump, || source.dump())? {
+    if let Some(round) = clock.run(Phase::Dump, || parts.source.dump())? {
         clock.copied(round);
     }
     let bytes = clock.run(Phase::Transfer, || {
-        let bytes = source.send()?;
-        target.received()?;
+        let bytes = parts.source.send()?;
+        parts.target.received()?;
         Ok(bytes)
     })?;
     go_on()?;
-    clock.run(Phase::Restore, || target.restore())?;
+    clock.run(Phase::Restore, || parts.target.restore())?;
     go_on()?;
     clock.run(Phase::Commit, || {
-        journal
-            .record(&entry(State::Committed))
+        parts
+            .journal
+            .record(&request.entry(State::Committed))
             .map_err(|e| PartError::caused_by("the commit could not be recorded", e))
     })?;
     Ok(bytes)
 }
 
 /// The target runs: the address follows, the source's frozen copy ends. Returns what of it failed.
-fn on_the_target(
-    source: &mut dyn Source,
-    target: &mut dyn Target,
-    traffic: &mut dyn Traffic,
-    clock: &mut Clock<'_>,
-) -> Option<String> {
+fn on_the_target(parts: &mut Parts<'_>, clock: &mut Clock<'_>) -> Option<String> {
     let mut errors: Vec<String> = Vec::new();
-    let released = clock.go_on(|| insist("switch the address", || traffic.release(Side::Target)));
+    let released = clock.go_on(|| insist("switch the address", || parts.traffic.release(Side::Target)));
     errors.extend(released.err());
     clock.resumed = Some(Instant::now());
     let drained = clock.run(Phase::Drain, || {
         // The target first: as long as it has not all its memory in place, the source's is not thrown away.
-        let settled = target.settle();
-        let ended = insist("end the source's frozen copy", || source.discard());
-        let all = [settled, ended, source.drain(), traffic.drain()];
+        let settled = parts.target.settle();
+        let ended = insist("end the source's frozen copy", || parts.source.discard());
+        let all = [settled, ended, parts.source.drain(), parts.traffic.drain()];
         all.into_iter().collect::<Result<(), _>>()
     });
     errors.extend(drained.err());
@@ -272,22 +270,14 @@ fn on_the_target(
 
 /// The commit stands and the target did not come to life. Its copy has never run and the source's is still whole, so the
 /// source is taken back, after the target is gone for certain and after that was recorded.
-fn take_back(
-    entry: &dyn Fn(State) -> Entry,
-    source: &mut dyn Source,
-    target: &mut dyn Target,
-    traffic: &mut dyn Traffic,
-    journal: &mut dyn Journal,
-    clock: &mut Clock<'_>,
-    error: String,
-) -> (Outcome, String) {
-    if let Err(abort) = target.abort() {
+fn take_back(request: &Request, parts: &mut Parts<'_>, clock: &mut Clock<'_>, error: String) -> (Outcome, String) {
+    if let Err(abort) = parts.target.abort() {
         return (Outcome::Lost, format!("{error}; the target's copy could not be removed: {}", abort.chain()));
     }
-    if let Err(record) = journal.record(&entry(State::Ended(Outcome::RolledBack))) {
+    if let Err(record) = parts.journal.record(&request.entry(State::Ended(Outcome::RolledBack))) {
         return (Outcome::Lost, format!("{error}; {record}"));
     }
-    roll_back(source, target, traffic, clock, error)
+    roll_back(parts, clock, error)
 }
 
 fn insist(what: &str, mut step: impl FnMut() -> Result<(), PartError>) -> Result<(), PartError> {
@@ -308,32 +298,26 @@ fn insist(what: &str, mut step: impl FnMut() -> Result<(), PartError>) -> Result
 }
 
 /// Brings the source back. Returns how that ended, and everything that failed.
-fn roll_back(
-    source: &mut dyn Source,
-    target: &mut dyn Target,
-    traffic: &mut dyn Traffic,
-    clock: &mut Clock<'_>,
-    error: String,
-) -> (Outcome, String) {
+fn roll_back(parts: &mut Parts<'_>, clock: &mut Clock<'_>, error: String) -> (Outcome, String) {
     (clock.observe)(Progress::RollingBack);
     let mut failed = vec![error];
     // The target first: while it is not known to be gone the source must not run. If it cannot be aborted the source
     // runs all the same, because the address is not at the target: it cannot answer.
-    if let Err(error) = target.abort() {
+    if let Err(error) = parts.target.abort() {
         tracing::error!(error = error.chain(), "the target could not be aborted");
     }
-    let thawed = insist("thaw the source", || source.thaw());
+    let thawed = insist("thaw the source", || parts.source.thaw());
     let mut outcome = if thawed.is_ok() { Outcome::RolledBack } else { Outcome::Lost };
     failed.extend(thawed.err().map(|e| e.chain()));
     if clock.freeze_began.is_some() {
-        let released = insist("give the packets back to the source", || traffic.release(Side::Source));
+        let released = insist("give the packets back to the source", || parts.traffic.release(Side::Source));
         if let Err(error) = released {
             outcome = Outcome::Lost;
             failed.push(error.chain());
         }
     }
     clock.resumed = Some(Instant::now());
-    if let Err(error) = traffic.drain() {
+    if let Err(error) = parts.traffic.drain() {
         tracing::warn!(error = error.chain(), "the hold could not be removed");
     }
     (outcome, failed.join("; roll-back: "))

@@ -34,7 +34,7 @@ mod journal;
 mod parts;
 mod stream;
 
-pub use engine::{Cancel, Ended, Progress, Request, migrate};
+pub use engine::{Cancel, Ended, Parts, Progress, Request, migrate};
 pub use journal::{Entry, FileJournal, Journal, JournalError, State};
 pub use parts::{PartError, Side, Source, Target, Traffic};
 pub use stream::{NoPages, PageSink, Receiver, Sender, StreamError};

@@ -27,7 +27,7 @@ mod units;
 
 pub use baseline::{Baseline, BaselineMove, Compared, median};
 pub use decision::{Action, Decision};
-pub use migration::{CopyRound, MigrationId, MigrationRecord, Outcome, Phase, PhaseTime, Strategy};
+pub use migration::{CopyRound, MigrationId, MigrationRecord, Outcome, Phase, PhaseTime, Strategy, StrategyChoice};
 pub use names::{NameError, NodeName, UserName, WorkloadName};
 pub use record::{ClientSummary, RunRecord, Sample, Summary, UserSummary, WorkloadSummary};
 pub use snapshot::{NodeState, Snapshot, UserState, WorkloadKind, WorkloadState};

@@ -32,7 +32,7 @@ impl FromStr for Strategy {
     type Err = ParseUnitError;
     fn from_str(text: &str) -> Result<Self, ParseUnitError> {
         let named = Self::ALL.into_iter().find(|strategy| strategy.to_string() == text);
-        named.ok_or_else(|| ParseUnitError::new(text, "a strategy: stop-copy or pre-copy"))
+        named.ok_or_else(|| ParseUnitError::new(text, "a strategy: auto, pre-copy or stop-copy"))
     }
 }
 
@@ -42,6 +42,46 @@ impl fmt::Display for Strategy {
             Self::StopCopy => "stop-copy",
             Self::PreCopy => "pre-copy",
         })
+    }
+}
+
+/// What is asked for: a strategy, or the best that both nodes and the workload allow. Text form: `auto` or a strategy's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum StrategyChoice {
+    /// The world chooses, and says why.
+    #[default]
+    Auto,
+    /// This one.
+    Fixed(Strategy),
+}
+
+impl fmt::Display for StrategyChoice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Auto => f.pad("auto"),
+            Self::Fixed(strategy) => strategy.fmt(f),
+        }
+    }
+}
+
+impl FromStr for StrategyChoice {
+    type Err = ParseUnitError;
+    fn from_str(text: &str) -> Result<Self, ParseUnitError> {
+        if text == "auto" { Ok(Self::Auto) } else { text.parse().map(Self::Fixed) }
+    }
+}
+
+impl TryFrom<String> for StrategyChoice {
+    type Error = ParseUnitError;
+    fn try_from(text: String) -> Result<Self, ParseUnitError> {
+        text.parse()
+    }
+}
+
+impl From<StrategyChoice> for String {
+    fn from(choice: StrategyChoice) -> String {
+        choice.to_string()
     }
 }
 
@@ -171,6 +211,9 @@ pub struct MigrationRecord {
     pub to: NodeName,
     /// How.
     pub strategy: Strategy,
+    /// Why so, where the world chose.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub strategy_why: Option<String>,
     /// Why (the decision's reason).
     pub reason: String,
     /// When it began, in seconds of the scenario.
@@ -202,6 +245,15 @@ pub struct MigrationRecord {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_choice_reads_as_it_prints() {
+        for text in ["auto", "stop-copy", "pre-copy"] {
+            let choice: StrategyChoice = serde_json::from_str(&format!("\"{text}\"")).unwrap();
+            assert_eq!(choice.to_string(), text);
+        }
+        assert!("teleport".parse::<StrategyChoice>().unwrap_err().to_string().contains("pre-copy"));
+    }
 
     #[test]
     fn phases_are_ordered_as_listed_and_print_as_they_serialise() {

@@ -12,11 +12,11 @@ use std::time::{Duration, Instant};
 
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
+use crate::PAGE;
 use crate::error::{Context, Error, Result};
 use crate::images::Pagemap;
 use crate::serve::Server;
 use crate::store::PageStore;
-use crate::PAGE;
 
 /// CRIU's name for the socket on which a lazy restore expects whoever has the memory.
 const SOCKET: &str = "lazy-pages.socket";

@@ -35,11 +35,6 @@ impl Pending {
         self.map.is_empty()
     }
 
-    /// How much is missing.
-    pub(crate) fn bytes(&self) -> u64 {
-        self.bytes
-    }
-
     fn insert(&mut self, piece: Piece) {
         if !piece.at.is_empty() {
             self.bytes += piece.at.end - piece.at.start;
@@ -134,7 +129,7 @@ mod tests {
                     model.retain(|a, _| !(to..to + len).contains(a));
                     model.extend(moved);
                 }
-                prop_assert_eq!(pending.bytes(), model.len() as u64);
+                prop_assert_eq!(pending.bytes, model.len() as u64);
             }
             for a in 0..200 {
                 prop_assert_eq!(pending.piece(a, 1).map(|p| p.origin), model.get(&a).copied());

@@ -54,7 +54,18 @@ impl Server {
         shared: Arc<Shared>,
     ) -> Self {
         let idle = Instant::now();
-        Self { dir, listener, store, options, shared, criu: None, tasks: Vec::new(), released: false, fill_start: None, idle }
+        Self {
+            dir,
+            listener,
+            store,
+            options,
+            shared,
+            criu: None,
+            tasks: Vec::new(),
+            released: false,
+            fill_start: None,
+            idle,
+        }
     }
 
     pub(crate) fn run(mut self) {

@@ -14,7 +14,8 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use godwit_criu::{
-    DumpOptions, HeldDump, ImagesDir, Limit, MemoryMode, PreparedDump, Runc, Status, clear_target, end_source, recover_source,
+    DumpOptions, HeldDump, ImagesDir, Limit, MemoryMode, PreparedDump, Runc, Status, clear_target, end_source,
+    recover_source,
 };
 use godwit_pages::{Error, PAGE};
 use memory::CHECK;

@@ -216,7 +216,8 @@ fn migration(index: usize, at: f64, [from, to]: [&NodeName; 2], video: &Workload
         from: from.clone(),
         to: to.clone(),
         strategy: Strategy::StopCopy,
-            rounds: Vec::new(),
+        strategy_why: None,
+        rounds: Vec::new(),
         reason: format!(
             "rtt from {from} is 27.2 ms (bad, from 26 ms); {to} has 11.4 ms (good) and load 2.31 (healthy)"
         ),

@@ -234,6 +234,7 @@ impl<'a> World<'a> {
             from: order.from,
             to: order.to,
             strategy: Strategy::StopCopy,
+            strategy_why: None,
             rounds: Vec::new(),
             reason: order.reason,
             start,

@@ -9,7 +9,9 @@ use std::time::{Duration, Instant};
 use godwit_control::Order;
 use godwit_criu::Limit;
 use godwit_migration::{Cancel, NoPages, Receiver, Sender};
-use godwit_model::{BaselineMove, MigrationId, MigrationRecord, NodeName, Strategy, Time, UserName, WorkloadName};
+use godwit_model::{
+    BaselineMove, MigrationId, MigrationRecord, NodeName, StrategyChoice, Time, UserName, WorkloadName,
+};
 use godwit_traffic::{Client, ClientConfig};
 
 use crate::backhaul;
@@ -44,7 +46,7 @@ pub fn compare(
     user: &UserName,
     other: &NodeName,
     rounds: u32,
-    own: Option<Strategy>,
+    own: Option<StrategyChoice>,
     stop: &Stop,
     mut note: impl FnMut(&str),
 ) -> Result<Compared> {
@@ -72,8 +74,8 @@ pub fn compare(
         }
         let from = testbed.placement()[workload].clone();
         let to = if from == home { other } else { &home };
-        if let (Some(strategy), 0) = (own, round % 2) {
-            let record = own_move(testbed, workload, &from, to, round, strategy, &gap);
+        if let (Some(wanted), 0) = (own, round % 2) {
+            let record = own_move(testbed, workload, &from, to, round, wanted, &gap);
             note(&format!("godwit: {from} -> {to}: stood still for {:.0} ms", record.freeze_ms));
             let failed = record.error.clone();
             compared.own.push(record);
@@ -96,7 +98,7 @@ fn own_move(
     from: &NodeName,
     to: &NodeName,
     round: u32,
-    strategy: Strategy,
+    wanted: StrategyChoice,
     gap: &dyn Fn(Instant, Instant) -> Option<f64>,
 ) -> MigrationRecord {
     let order = Order {
@@ -107,14 +109,15 @@ fn own_move(
         rule: "compare".into(),
         reason: "compared with plain runc".into(),
     };
-    let ended = testbed.migrate(&order, strategy, &Cancel::default(), &mut |_| ());
+    let (chosen, ended) = testbed.migrate(&order, wanted, &Cancel::default(), &mut |_| ());
     let gap_ms = ended.freeze.and_then(|(from, to)| gap(from, to));
     MigrationRecord {
         id: order.id,
         workload: order.workload,
         from: order.from,
         to: order.to,
-        strategy,
+        strategy: chosen.strategy,
+        strategy_why: chosen.why,
         reason: order.reason,
         start: Time::ZERO,
         freeze_ms: ended.freeze_ms(),

@@ -9,13 +9,14 @@ use std::time::{Duration, Instant};
 use godwit_control::{ControlConfig, Controller, Decided, Event, Order, Output, account};
 use godwit_migration::{Cancel, Ended, Progress};
 use godwit_model::{
-    MigrationId, MigrationRecord, NodeName, RunRecord, Strategy, Time, UserName, WorkloadName, WorkloadSummary,
+    MigrationId, MigrationRecord, NodeName, RunRecord, StrategyChoice, Time, UserName, WorkloadName, WorkloadSummary,
 };
 use godwit_policy::Policy;
 use godwit_probe::{Measurement, ProbeConfig, Prober, RunningProber};
 use godwit_scenario::Scenario;
 use godwit_traffic::{Client, ClientConfig};
 
+use crate::choose::Chosen;
 use crate::error::TestbedError;
 use crate::gauge::Gauge;
 use crate::live::{Observer, RunEvent};
@@ -45,7 +46,7 @@ pub struct DriveOptions {
     /// Seconds of the scenario a second of the wall clock.
     pub speed: f64,
     /// How workloads move.
-    pub strategy: Strategy,
+    pub strategy: StrategyChoice,
     /// Noted in the summary; nothing on a testbed is random by its own doing.
     pub seed: u64,
     /// Stay at the scenario's first instant, without load, until stopped.
@@ -69,14 +70,13 @@ pub struct Run {
 enum Message {
     Measured(NodeName, Measurement),
     Progress(MigrationId, Progress),
-    Ended(MigrationId, Ended),
+    Ended(MigrationId, Chosen, Ended),
     Asked(Asked),
 }
 
 /// A migration under way.
 struct Moving {
     order: Order,
-    strategy: Strategy,
     start: Time,
     cancel: Cancel,
     asker: Option<Sender<Reply>>,
@@ -96,7 +96,7 @@ struct Driver<'scope, 'env, 't> {
     scenario: &'t Scenario,
     speed: f64,
     standing: bool,
-    strategy: Strategy,
+    strategy: StrategyChoice,
     start: Instant,
     controller: Controller,
     gauge: Gauge,
@@ -316,18 +316,18 @@ impl<'scope, 'env> Driver<'scope, 'env, '_> {
         }
     }
 
-    fn begin(&mut self, order: Order, strategy: Strategy, now: Time, asker: Option<Sender<Reply>>) {
+    fn begin(&mut self, order: Order, strategy: StrategyChoice, now: Time, asker: Option<Sender<Reply>>) {
         self.tell(RunEvent::Started(order.clone()));
         self.gauge.moving(&order);
         let cancel = Cancel::default();
         let (testbed, sender, job, asked) = (self.testbed, self.sender.clone(), order.clone(), cancel.clone());
         self.scope.spawn(move || {
             let id = job.id;
-            let ended = testbed
+            let (chosen, ended) = testbed
                 .migrate(&job, strategy, &asked, &mut |progress| _ = sender.send(Message::Progress(id, progress)));
-            let _ = sender.send(Message::Ended(id, ended));
+            let _ = sender.send(Message::Ended(id, chosen, ended));
         });
-        self.moving.insert(order.id, Moving { order, strategy, start: now, cancel, asker });
+        self.moving.insert(order.id, Moving { order, start: now, cancel, asker });
     }
 
     fn receive(&mut self, message: Message) {
@@ -348,12 +348,12 @@ impl<'scope, 'env> Driver<'scope, 'env, '_> {
                 self.tell(RunEvent::Phase(id, phase));
             }
             Message::Progress(_, Progress::Left(_) | Progress::Copied(_) | Progress::RollingBack) => {}
-            Message::Ended(id, ended) => self.ended(id, ended, now),
+            Message::Ended(id, chosen, ended) => self.ended(id, chosen, ended, now),
             Message::Asked((ask, reply)) => self.answer(ask, reply, now),
         }
     }
 
-    fn ended(&mut self, id: MigrationId, ended: Ended, now: Time) {
+    fn ended(&mut self, id: MigrationId, chosen: Chosen, ended: Ended, now: Time) {
         let Some(moving) = self.moving.remove(&id) else { return };
         self.controller.handle(now, Event::MigrationEnded { id, outcome: ended.outcome });
         self.gauge.ended(&moving.order);
@@ -362,7 +362,8 @@ impl<'scope, 'env> Driver<'scope, 'env, '_> {
             workload: moving.order.workload,
             from: moving.order.from,
             to: moving.order.to,
-            strategy: moving.strategy,
+            strategy: chosen.strategy,
+            strategy_why: chosen.why,
             reason: moving.order.reason,
             start: moving.start,
             freeze_ms: ended.freeze_ms(),

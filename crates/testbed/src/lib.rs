@@ -21,6 +21,7 @@
 
 mod backhaul;
 mod cgroup;
+mod choose;
 mod compare;
 mod container;
 mod doctor;

@@ -14,7 +14,7 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
-use godwit_model::{MigrationRecord, NodeName, Phase, Strategy, WorkloadName};
+use godwit_model::{MigrationRecord, NodeName, Phase, StrategyChoice, WorkloadName};
 use serde::{Deserialize, Serialize};
 
 use crate::error::TestbedError;
@@ -39,7 +39,8 @@ pub enum Ask {
         /// Where to.
         to: NodeName,
         /// How.
-        strategy: Strategy,
+        #[serde(default)]
+        strategy: StrategyChoice,
     },
     /// End in order.
     Down,

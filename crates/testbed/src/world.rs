@@ -13,14 +13,15 @@ use std::time::{Duration, Instant};
 
 use godwit_control::Order;
 use godwit_criu::Limit;
-use godwit_migration::{Cancel, Ended, FileJournal, Progress, Request, migrate};
-use godwit_model::{Bytes, NodeName, Outcome, Strategy, UserName, WorkloadKind, WorkloadName};
+use godwit_migration::{Cancel, Ended, FileJournal, Parts, Progress, Request, migrate};
+use godwit_model::{Bytes, NodeName, Outcome, StrategyChoice, UserName, WorkloadKind, WorkloadName};
 use godwit_net::Backend;
 use godwit_scenario::Scenario;
 use nix::fcntl::{Flock, FlockArg};
 use nix::sys::signal::Signal;
 
 use crate::cgroup::Cgroup;
+use crate::choose::{Chosen, choose};
 use crate::container::Container;
 use crate::error::TestbedError;
 use crate::host;
@@ -317,14 +318,16 @@ impl Testbed {
     }
 
     /// Moves a workload; blocks until it is over.
-    pub fn migrate(
+    pub(crate) fn migrate(
         &self,
         order: &Order,
-        strategy: Strategy,
+        wanted: StrategyChoice,
         cancel: &Cancel,
         observe: &mut dyn FnMut(Progress),
-    ) -> Ended {
+    ) -> (Chosen, Ended) {
         let container = &self.containers[&order.workload];
+        let chosen = choose(wanted, self.node(&order.from), container);
+        let strategy = chosen.strategy;
         let between = Shared::default();
         let (from, to) = (self.network.node(&order.from), self.network.node(&order.to));
         let mut source = SourceSide::new(self.node(&order.from), container, strategy, order.id.0, Rc::clone(&between));
@@ -347,7 +350,9 @@ impl Testbed {
             to: order.to.clone(),
             strategy,
         };
-        let mut ended = migrate(&request, &mut source, &mut target, &mut traffic, &mut journal, cancel, observe);
+        let mut parts =
+            Parts { source: &mut source, target: &mut target, traffic: &mut traffic, journal: &mut journal };
+        let mut ended = migrate(&request, &mut parts, cancel, observe);
         match ended.outcome {
             Outcome::Done => drop(self.placement().insert(order.workload.clone(), order.to.clone())),
             // The engine can bring back what was there, not what had ended by itself.
@@ -358,7 +363,7 @@ impl Testbed {
             }
             Outcome::RolledBack | Outcome::Lost => {}
         }
-        ended
+        (chosen, ended)
     }
 
     /// Where every workload runs.

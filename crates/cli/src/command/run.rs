@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use godwit_control::Decided;
-use godwit_model::{RunRecord, Strategy};
+use godwit_model::{RunRecord, StrategyChoice};
 use godwit_policy::Policy;
 use godwit_report::SnapshotLog;
 use godwit_scenario::Scenario;
@@ -84,7 +84,7 @@ fn choose_policy(args: &Run, scenario: &Scenario) -> Result<Box<dyn Policy>> {
 pub fn on_testbed(
     config: &TestbedConfig<'_>,
     policy: Box<dyn Policy>,
-    strategy: Strategy,
+    strategy: StrategyChoice,
     out: &Path,
     json: bool,
     stop: &Stop,

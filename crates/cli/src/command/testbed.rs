@@ -7,7 +7,7 @@ use std::process::{Child, Command, ExitCode, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use godwit_model::Strategy;
+use godwit_model::StrategyChoice;
 use godwit_scenario::Scenario;
 use godwit_testbed::{Ask, DriveOptions, Reply, Stop, Testbed, TestbedName, ask, drive, remove_leftovers};
 use nix::sys::signal::{Signal, kill};
@@ -61,7 +61,7 @@ fn stand(name: &TestbedName, host: &args::Host, scenario: &Scenario) -> Result {
         speed: 1.0,
         seed: scenario.seed,
         standing: true,
-        strategy: Strategy::default(),
+        strategy: StrategyChoice::default(),
         sample_every: Duration::from_secs(60),
     };
     drive(&testbed, scenario, options, &mut view, &stop)?;

@@ -185,7 +185,12 @@ fn run_failing(fail: &[(&'static str, u32)], cancel_at: Option<&'static str>) ->
         strategy: Strategy::PreCopy,
     };
     let (mut s, mut t, mut n, mut j) = (world.clone(), world.clone(), world.clone(), world.clone());
-    let ended = migrate(&request, &mut s, &mut t, &mut n, &mut j, &cancel, &mut |_| {});
+    let ended = migrate(
+        &request,
+        &mut Parts { source: &mut s, target: &mut t, traffic: &mut n, journal: &mut j },
+        &cancel,
+        &mut |_| {},
+    );
     drop((s, t, n, j));
     (Rc::try_unwrap(world.0).unwrap().into_inner(), ended)
 }

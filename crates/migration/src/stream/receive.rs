@@ -108,7 +108,7 @@ impl<'a, S: Read + Write> Receiver<'a, S> {
         let mut head = [0; 16];
         self.take(&mut head)?;
         let (pid, addr, len) = (le_u32(&head[..4]) as i32, le_u64(&head[4..12]), le_u32(&head[12..]) as usize);
-        if addr % PAGE != 0 || len as u64 % PAGE != 0 || len > CHUNK {
+        if !addr.is_multiple_of(PAGE) || !(len as u64).is_multiple_of(PAGE) || len > CHUNK {
             return Err(corrupt(format!("{len} bytes at {addr:#x} are no pages")));
         }
         let mut buffer = std::mem::take(&mut self.buffer);
@@ -130,7 +130,7 @@ impl<'a, S: Read + Write> Receiver<'a, S> {
         crc.update(&head);
         self.check(crc, "a range of memory")?;
         let (addr, len) = (le_u64(&head[4..12]), le_u64(&head[12..]));
-        if addr % PAGE != 0 || len % PAGE != 0 || addr.checked_add(len).is_none() {
+        if !addr.is_multiple_of(PAGE) || !len.is_multiple_of(PAGE) || addr.checked_add(len).is_none() {
             return Err(corrupt(format!("{len} bytes at {addr:#x} are no pages")));
         }
         Ok((le_u32(&head[..4]) as i32, addr, len))

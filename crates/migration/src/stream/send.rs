@@ -38,7 +38,7 @@ impl<S: Read + Write> Sender<S> {
 
     /// Whole pages of a process.
     pub fn pages(&mut self, pid: i32, addr: u64, pages: &[u8]) -> Result<(), StreamError> {
-        debug_assert!(addr % PAGE == 0 && pages.len() as u64 % PAGE == 0);
+        debug_assert!(addr.is_multiple_of(PAGE) && (pages.len() as u64).is_multiple_of(PAGE));
         for (n, part) in pages.chunks(CHUNK).enumerate() {
             let mut head = vec![PAGES];
             head.extend(pid.to_le_bytes());

@@ -1,6 +1,7 @@
 //! Memory that goes ahead of its workload.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::net::TcpStream;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -128,11 +129,10 @@ impl Copying {
         for range in &found.vanished {
             stream.forget(member.pid, range.start, range.bytes()).map_err(failed)?;
         }
-        if !self.readers.contains_key(&member.host_pid) {
-            let reader = PageReader::open(member.host_pid).map_err(memory("read its memory"))?;
-            self.readers.insert(member.host_pid, reader);
-        }
-        let Some(reader) = self.readers.get_mut(&member.host_pid) else { return Ok(()) };
+        let reader = match self.readers.entry(member.host_pid) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(new) => new.insert(PageReader::open(member.host_pid).map_err(memory("read its memory"))?),
+        };
         let ranges = merged(found.written);
         let read =
             reader.read(&ranges, |chunk| send(member.pid, chunk.start, chunk.bytes, stream).map_err(Stopped::Send));
