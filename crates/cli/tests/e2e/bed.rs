@@ -155,7 +155,7 @@ impl Bed {
 
     /// Asks for a migration over the control socket.
     pub fn ask_to_migrate(&self, workload: &str, to: &str) -> Asked {
-        self.ask(&json!({"ask": "migrate", "workload": workload, "to": to, "strategy": "stop-copy"}))
+        self.ask(&json!({"ask": "migrate", "workload": workload, "to": to, "strategy": "auto"}))
     }
 
     /// Asks over the control socket.
