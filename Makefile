@@ -39,8 +39,9 @@ setup: ## install what the system lacks, make the node image
 	scripts/setup-node-image.sh
 	echo "   set-up took $$SECONDS s"
 
-tools: ## install cargo-deny into ~/.cache/godwit/tools
-	@scripts/setup-tools.sh
+tools: ## install what only the checks and tests use; cargo-deny goes into ~/.cache/godwit/tools
+	@scripts/setup-system.sh --tests
+	scripts/setup-tools.sh
 
 ##@ Parts
 .PHONY: start build fmt fmt-check deny clippy doc test-build generate generated-check unit bench

@@ -3,6 +3,7 @@
 # missing it asks no archive and ends at once.
 #
 #   scripts/setup-system.sh            install what is missing
+#   scripts/setup-system.sh --tests    also what only the tests use
 #   scripts/setup-system.sh --check    only say what is missing; exit status 1 if anything is
 set -euo pipefail
 
@@ -23,6 +24,9 @@ NEEDED=(
     ps:procps
     gzip:gzip
 )
+TESTS_NEED=(
+    groff:groff-base                # lints the man pages
+)
 # file it is looked for by : package
 NEEDED_FILES=(
     /usr/include/stdio.h:libc6-dev
@@ -39,11 +43,13 @@ die() { printf 'system: %s\n' "$*" >&2; exit 1; }
 PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin:${CARGO_HOME:-$HOME/.cargo}/bin
 
 only_check=
-case "${1:-}" in
-    --check) only_check=yes ;;
-    '') ;;
-    *) die "unknown argument $1 (only --check)" ;;
-esac
+for argument; do
+    case $argument in
+        --check) only_check=yes ;;
+        --tests) NEEDED+=("${TESTS_NEED[@]}") ;;
+        *) die "unknown argument $argument (only --check and --tests)" ;;
+    esac
+done
 
 missing_packages() {
     local pair

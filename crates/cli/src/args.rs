@@ -179,6 +179,9 @@ Examples:
         /// Stay in the foreground until ^C.
         #[arg(long)]
         foreground: bool,
+        /// Say nothing more once it stands.
+        #[arg(long, hide = true)]
+        quiet: bool,
     },
     /// What runs where; the same as `godwit status`.
     Status(Status),

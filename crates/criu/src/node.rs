@@ -8,7 +8,7 @@ use std::ffi::OsStr;
 use std::fs::File;
 use std::io::Read;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
-use std::os::unix::process::ExitStatusExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 
@@ -194,6 +194,12 @@ impl NodeCommand {
     /// Standard error; [`NodeCommand::output`] replaces it.
     pub fn stderr(mut self, stdio: impl Into<Stdio>) -> Self {
         self.command.stderr(stdio);
+        self
+    }
+
+    /// As the leader of a process group of its own.
+    pub(crate) fn group_of_its_own(mut self) -> Self {
+        self.command.process_group(0);
         self
     }
 

@@ -7,7 +7,9 @@ use std::os::unix::fs::FileExt;
 use nix::errno::Errno;
 use nix::poll::PollFlags;
 use nix::sys::memfd::{MFdFlags, memfd_create};
+use nix::sys::signal::{Signal, killpg};
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, recv, send, socketpair};
+use nix::unistd::Pid;
 use prost::Message;
 
 use crate::check::Version;
@@ -21,6 +23,9 @@ use crate::rpc::{Notify, Opts, Req, ReqType, Resp};
 /// The first CRIU that logs to standard error when asked by RPC.
 const LOGS_TO_STDERR: Version = Version { major: 4, minor: 2, patch: 0 };
 
+/// The verb of a worker that restores.
+const RESTORE: &str = "restore";
+
 /// Larger than any answer of CRIU.
 const MESSAGE_ROOM: usize = 64 * 1024;
 
@@ -30,8 +35,16 @@ pub(crate) struct Swrk {
     verb: &'static str,
     socket: OwnedFd,
     child: NodeChild,
+    /// Its pid may be somebody else's by now.
+    buried: bool,
     /// Its standard error: a log that does not fail when the images' tmpfs is full.
     log: File,
+}
+
+impl Drop for Swrk {
+    fn drop(&mut self) {
+        self.kill();
+    }
 }
 
 /// What CRIU says.
@@ -56,10 +69,11 @@ impl Swrk {
         let log = memfd_create("criu-log", MFdFlags::MFD_CLOEXEC).context(|| "make a memory file".into())?;
         let log = File::from(log);
         let stderr = log.try_clone().context(|| "duplicate a memory file".into())?;
-        let child = command.args(["swrk", &socket_number.to_string()]).stderr(stderr).spawn()?;
+        let command = command.args(["swrk", &socket_number.to_string()]).stderr(stderr);
+        let child = if verb == RESTORE { command.spawn()? } else { command.group_of_its_own().spawn()? };
         // A killed CRIU does harm. It takes CAP_SYS_RESOURCE; without it there is nothing to be done.
         let _ = fs::write(format!("/proc/{}/oom_score_adj", child.pid()), "-1000");
-        Ok((Self { verb, socket, child, log }, numbers))
+        Ok((Self { verb, socket, child, buried: false, log }, numbers))
     }
 
     pub(crate) fn pid(&self) -> i32 {
@@ -68,7 +82,8 @@ impl Swrk {
 
     pub(crate) fn send(&self, req: &Req) -> Result<()> {
         match send(self.socket.as_raw_fd(), &req.encode_to_vec(), MsgFlags::MSG_NOSIGNAL) {
-            Ok(_) => Ok(()),
+            // That it is gone shows in what it says next, and why does too.
+            Ok(_) | Err(Errno::EPIPE | Errno::ECONNRESET) => Ok(()),
             Err(e) => Err(e).context(|| format!("ask criu for {}", self.verb)),
         }
     }
@@ -127,13 +142,25 @@ impl Swrk {
         }
     }
 
-    /// Waits until the process has ended.
+    /// Waits until the process has ended; kills it when the limit is over.
     pub(crate) fn wait(&mut self, limit: &Limit) -> Result<()> {
-        self.child.wait(limit).map(|_| ())
+        let ended = limit.wait_readable(self.child.pidfd(), "criu");
+        self.kill();
+        ended.map(drop)
     }
 
     pub(crate) fn kill(&mut self) {
+        self.kill_helpers();
         self.child.kill();
+        self.buried = true;
+    }
+
+    /// What a worker has forked outlives it when it is killed. (A restore has forked the container, which is not ended
+    /// with its worker but by its cgroup.)
+    fn kill_helpers(&self) {
+        if self.verb != RESTORE && !self.buried {
+            let _ = killpg(Pid::from_raw(self.child.pid()), Signal::SIGKILL);
+        }
     }
 
     /// Makes a request log where [`Swrk::keep_log`] and the errors look for it.
@@ -172,7 +199,11 @@ impl Swrk {
     pub(crate) fn died(&mut self, images: Option<&ImagesDir>) -> Error {
         // The socket closes an instant before the process is gone.
         let _ = Limit::seconds(1).wait_readable(self.child.pidfd(), "criu's end");
+        self.kill_helpers();
         let mut lines = self.why(images);
+        if lines.is_empty() {
+            lines.extend(self.log_text().lines().rev().map(str::trim).find(|line| !line.is_empty()).map(str::to_owned));
+        }
         lines.push(self.child.ended().unwrap_or_else(|| "it closed its socket".into()));
         if let Some(images) = images {
             self.keep_log(images);

@@ -3,7 +3,6 @@
 use std::fs::{self, File};
 use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
-use std::process::Command;
 use std::time::Duration;
 
 use godwit_criu::{Limit, NodeEnv};
@@ -126,10 +125,7 @@ fn resource_capability() -> Finding {
 }
 
 fn programs() -> Finding {
-    let missing: Vec<&str> = ["nsenter", "unshare"]
-        .into_iter()
-        .filter(|program| Command::new(program).arg("--version").output().is_err())
-        .collect();
+    let missing = host::missing_programs();
     if missing.is_empty() {
         finding("util-linux", Has::Yes, "nsenter and unshare", None)
     } else {

@@ -2,7 +2,9 @@
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
+use godwit_net::Backend;
 use nix::fcntl::{Flock, FlockArg};
 use nix::unistd::geteuid;
 
@@ -24,6 +26,32 @@ pub(crate) fn require_tun() -> Result<(), TestbedError> {
         what: format!("TUN devices ({why})"),
         next: "load the module with `modprobe tun`; in a container, hand /dev/net/tun in".into(),
     })
+}
+
+/// Which of the host's programs that a node is started with are missing.
+pub(crate) fn missing_programs() -> Vec<&'static str> {
+    let is_missing = |program: &&str| Command::new(program).arg("--version").output().is_err();
+    ["nsenter", "unshare"].into_iter().filter(is_missing).collect()
+}
+
+pub(crate) fn require_programs() -> Result<(), TestbedError> {
+    match missing_programs().as_slice() {
+        [] => Ok(()),
+        missing => Err(TestbedError::Lacks {
+            what: missing.join(" and "),
+            next: "install it with: apt-get install util-linux".into(),
+        }),
+    }
+}
+
+pub(crate) fn require_links(backend: Backend) -> Result<(), TestbedError> {
+    match backend {
+        Backend::Userspace => Ok(()),
+        Backend::Netem => godwit_net::netem_supported().map_err(|why| TestbedError::Lacks {
+            what: format!("netem ({why})"),
+            next: "leave the delays to Godwit itself with: --link userspace".into(),
+        }),
+    }
 }
 
 pub(crate) fn require_image(image: &Path) -> Result<(), TestbedError> {

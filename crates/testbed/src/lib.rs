@@ -36,6 +36,7 @@ mod network;
 mod node;
 mod node_init;
 mod remote;
+mod run_dir;
 mod schedule;
 mod stop;
 mod stress;

@@ -1,8 +1,8 @@
 //! A testbed as a whole: made, used, and gone without a trace.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
+use std::fs;
+use std::io;
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -17,8 +17,6 @@ use godwit_migration::{Cancel, Ended, FileJournal, Parts, Progress, Request, mig
 use godwit_model::{Bytes, NodeName, Outcome, StrategyChoice, UserName, WorkloadKind, WorkloadName};
 use godwit_net::Backend;
 use godwit_scenario::Scenario;
-use nix::fcntl::{Flock, FlockArg};
-use nix::sys::signal::Signal;
 
 use crate::cgroup::Cgroup;
 use crate::choose::{Chosen, choose};
@@ -29,15 +27,13 @@ use crate::mover::{Shared, SourceSide, TargetSide, TrafficSide};
 use crate::name::{MAX_OF_A_KIND, TestbedName};
 use crate::network::{self, Network};
 use crate::node::{Node, NodeConfig, Size};
+use crate::run_dir::RunDir;
 use crate::stop::Stop;
 
 type Result<T> = std::result::Result<T, TestbedError>;
 
 /// How long a workload may take until it listens.
 const START_PATIENCE: Duration = Duration::from_secs(15);
-
-/// How long a killed testbed may take to let go of its lock.
-const DYING_PATIENCE: Duration = Duration::from_secs(15);
 
 /// What a testbed is made of.
 #[derive(Debug)]
@@ -81,83 +77,6 @@ impl Drop for GroupGuard {
     }
 }
 
-/// The testbed's directory, and the lock that says that it runs.
-#[derive(Debug)]
-struct RunDir {
-    path: PathBuf,
-    name: TestbedName,
-    lock: Flock<File>,
-}
-
-impl RunDir {
-    /// Where `nobody_answers`, whoever has it is about to lose it.
-    fn take(name: &TestbedName, nobody_answers: bool) -> Result<Self> {
-        let path = name.run_dir();
-        let file = |what, path: &Path| {
-            let path = path.to_owned();
-            move |source| TestbedError::File { what, path, source }
-        };
-        fs::create_dir_all(&path).map_err(file("make", &path))?;
-        let lock = path.join("lock");
-        let opened = OpenOptions::new().create(true).truncate(false).read(true).write(true).open(&lock);
-        let opened = opened.map_err(file("open", &lock))?;
-        let deadline = Instant::now() + DYING_PATIENCE;
-        let mut opened = opened;
-        loop {
-            match Flock::lock(opened, FlockArg::LockExclusiveNonblock) {
-                Ok(mut held) => {
-                    held.set_len(0)
-                        .and_then(|()| write!(held, "{}", std::process::id()))
-                        .map_err(file("write", &lock))?;
-                    return Ok(Self { path, name: name.clone(), lock: held });
-                }
-                Err((back, _)) => {
-                    let pid = fs::read_to_string(&lock).unwrap_or_default().trim().to_owned();
-                    if !(nobody_answers || is_dying(&pid)) || Instant::now() >= deadline {
-                        return Err(TestbedError::Running { name: name.clone(), pid });
-                    }
-                    opened = back;
-                    thread::sleep(Duration::from_millis(10));
-                }
-            }
-        }
-    }
-}
-
-/// Whether a process has been killed and is on its way out: it holds its locks until its last thread is gone.
-fn is_dying(pid: &str) -> bool {
-    const PF_EXITING: u64 = 4;
-    const SIGKILL: u64 = 1 << (Signal::SIGKILL as u32 - 1);
-    let read = |file: &str| fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap_or_default();
-    let (stat, status) = (read("stat"), read("status"));
-    // After the name, which may have anything in it: state, ppid, pgrp, session, tty, tpgid, flags.
-    let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
-    let flags = fields.get(6).and_then(|flags| flags.parse().ok()).unwrap_or(0);
-    let has_sigkill = |line: &str| {
-        let pending = line.strip_prefix("SigPnd:").or_else(|| line.strip_prefix("ShdPnd:"));
-        pending.and_then(|bits| u64::from_str_radix(bits.trim(), 16).ok()).is_some_and(|bits| bits & SIGKILL != 0)
-    };
-    if pid.is_empty() {
-        // It has only just taken the lock.
-        return false;
-    }
-    stat.is_empty()
-        || matches!(fields.first(), Some(&("Z" | "X")))
-        || flags & PF_EXITING != 0
-        || status.lines().any(has_sigkill)
-}
-
-impl Drop for RunDir {
-    fn drop(&mut self) {
-        let _ = &self.lock;
-        if let Err(error) = fs::remove_dir_all(&self.path) {
-            tracing::warn!(path = %self.path.display(), %error, "left behind");
-        }
-        // Only when this was the last testbed.
-        let _ = self.path.parent().map(fs::remove_dir);
-    }
-}
-
 /// Removes what a killed testbed has left behind; returns what that was, for a person. Fails when it still runs.
 pub fn remove_leftovers(name: &TestbedName) -> Result<Vec<String>> {
     host::require_root()?;
@@ -165,26 +84,26 @@ pub fn remove_leftovers(name: &TestbedName) -> Result<Vec<String>> {
     let run_dir = RunDir::take(name, true)?;
     let mut found = sweep(&run_dir)?;
     if existed {
-        found.push(format!("the directory {}", run_dir.path.display()));
+        found.push(format!("the directory {}", run_dir.path().display()));
     }
     Ok(found)
 }
 
 fn sweep(run_dir: &RunDir) -> Result<Vec<String>> {
     let mut found = Vec::new();
-    let cgroup = Cgroup::new(run_dir.name.cgroup());
+    let cgroup = Cgroup::new(run_dir.name().cgroup());
     if cgroup.dirs().iter().any(|dir| dir.exists()) {
         cgroup.destroy(Duration::from_secs(10))?;
         found.push(format!("the cgroup {} and what ran in it", cgroup.oci_path()));
     }
-    let namespaces = network::remove_leftovers(&run_dir.name)?;
+    let namespaces = network::remove_leftovers(run_dir.name())?;
     if namespaces > 0 {
         found.push(format!("{namespaces} network namespaces"));
     }
-    if let Some(size) = host::PipeSize::restore_after_crash(&run_dir.path) {
+    if let Some(size) = host::PipeSize::restore_after_crash(run_dir.path()) {
         found.push(format!("fs.pipe-max-size (back to {size})"));
     }
-    for entry in fs::read_dir(&run_dir.path).into_iter().flatten().flatten().filter(|e| e.file_name() != "lock") {
+    for entry in fs::read_dir(run_dir.path()).into_iter().flatten().flatten().filter(|e| e.file_name() != "lock") {
         let path = entry.path();
         let removed = if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
         removed.map_err(|source| TestbedError::File { what: "remove", path, source })?;
@@ -199,6 +118,8 @@ impl Testbed {
         check(scenario)?;
         host::require_root()?;
         host::require_tun()?;
+        host::require_programs()?;
+        host::require_links(config.links)?;
         host::require_image(&config.image)?;
         let go_on = || if stop.is_asked() { Err(TestbedError::Interrupted) } else { Ok(()) };
 
@@ -206,18 +127,18 @@ impl Testbed {
         for left in sweep(&run_dir)? {
             note(&format!("removed what an earlier testbed of this name left behind: {left}"));
         }
-        let journal = FileJournal::open(&run_dir.path.join("journal.jsonl")).map_err(|e| TestbedError::File {
+        let journal = FileJournal::open(&run_dir.path().join("journal.jsonl")).map_err(|e| TestbedError::File {
             what: "open",
-            path: run_dir.path.clone(),
+            path: run_dir.path().to_owned(),
             source: io::Error::other(e),
         })?;
-        let app = install_program(&config.program, &run_dir.path)?;
-        let pipes = host::PipeSize::raise(&run_dir.path);
+        let app = install_program(&config.program, run_dir.path())?;
+        let pipes = host::PipeSize::raise(run_dir.path());
         let cgroup = GroupGuard(Cgroup::new(config.name.cgroup()));
         cgroup.0.create()?;
         cgroup.0.favour()?;
 
-        note(&format!("{} nodes, {} users: namespaces and links", scenario.nodes.len(), scenario.users.len()));
+        note(&format!("namespaces and links of {} node(s) and {} user(s)", scenario.nodes.len(), scenario.users.len()));
         let nodes: Vec<NodeName> = scenario.nodes.iter().map(|n| n.name.clone()).collect();
         let users: Vec<UserName> = scenario.users.iter().map(|u| u.name.clone()).collect();
         let workloads: Vec<WorkloadName> = scenario.workloads.iter().map(|w| w.name.clone()).collect();
@@ -257,7 +178,7 @@ impl Testbed {
             program: &config.program,
             image: &config.image,
             app,
-            scratch: self.run_dir.path.join("nodes").join(name.as_str()),
+            scratch: self.run_dir.path().join("nodes").join(name.as_str()),
         })?;
         let criu = |source| match source {
             godwit_criu::Error::CriuTooOld { found, needed } => TestbedError::Lacks {
@@ -397,7 +318,7 @@ impl Testbed {
 
     /// Its name.
     pub fn name(&self) -> &TestbedName {
-        &self.run_dir.name
+        self.run_dir.name()
     }
 }
 

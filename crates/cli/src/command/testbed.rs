@@ -1,6 +1,7 @@
 //! `godwit testbed up | status | down`.
 
 use std::fs::{self, File};
+use std::os::unix::fs::FileExt;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, ExitCode, ExitStatus, Stdio};
@@ -9,7 +10,10 @@ use std::time::{Duration, Instant};
 
 use godwit_model::StrategyChoice;
 use godwit_scenario::Scenario;
-use godwit_testbed::{Ask, DriveOptions, Reply, Stop, Testbed, TestbedName, ask, drive, remove_leftovers};
+use godwit_testbed::{
+    Ask, DriveOptions, Observer, Reply, Stop, Testbed, TestbedName, Unobserved, ask, drive, remove_leftovers,
+};
+use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -25,11 +29,11 @@ const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 pub fn run(command: args::Testbed) -> Result {
     match command {
-        args::Testbed::Up { scenario, which, host, foreground } => {
+        args::Testbed::Up { scenario, which, host, foreground, quiet } => {
             // Read here even when the background will read it again: what is wrong with it is told here.
             let parsed = read(scenario.as_deref())?;
             if foreground {
-                stand(&which.name, &host, &parsed)
+                stand(&which.name, &host, &parsed, quiet)
             } else {
                 background(&which.name, &host, scenario.as_deref())
             }
@@ -47,7 +51,7 @@ fn read(scenario: Option<&Path>) -> Result<Scenario> {
 }
 
 /// Makes the testbed in this process and keeps it until a stop.
-fn stand(name: &TestbedName, host: &args::Host, scenario: &Scenario) -> Result {
+fn stand(name: &TestbedName, host: &args::Host, scenario: &Scenario, quiet: bool) -> Result {
     let stop = stop_on_signal()?;
     let mut view = view::choose(false);
     let config = host.testbed(name, scenario).failed_to("find godwit's own program")?;
@@ -64,7 +68,8 @@ fn stand(name: &TestbedName, host: &args::Host, scenario: &Scenario) -> Result {
         strategy: StrategyChoice::default(),
         sample_every: Duration::from_secs(60),
     };
-    drive(&testbed, scenario, options, &mut view, &stop)?;
+    let observer: &mut dyn Observer = if quiet { &mut Unobserved } else { &mut view };
+    drive(&testbed, scenario, options, observer, &stop)?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -77,20 +82,19 @@ fn background(name: &TestbedName, host: &args::Host, scenario: Option<&Path>) ->
         ));
     }
     let stop = stop_on_signal()?;
-    let log_path = std::env::temp_dir().join(format!("godwit-testbed-{name}.log"));
-    let log = File::create(&log_path).failed_to(format!("{} cannot be written", log_path.display()))?;
-    let said = log.try_clone()?;
+    // In memory and without a name, so that nobody else writes there.
+    let log = File::from(memfd_create("godwit-testbed-up", MFdFlags::MFD_CLOEXEC).failed_to("keep what is said")?);
+    let (out, err) = (log.try_clone()?, log.try_clone()?);
     let mut command = Command::new(std::env::current_exe().failed_to("find godwit's own program")?);
-    command.args(["testbed", "up", "--foreground", "--name", name.as_str()]).args(host.to_args());
+    command.args(["testbed", "up", "--foreground", "--quiet", "--name", name.as_str()]).args(host.to_args());
     if let Some(scenario) = scenario {
         command.arg(fs::canonicalize(scenario).bad_input()?);
     }
     // A process group of its own: ^C in this terminal is for it while it comes up (it is passed on), not afterwards.
-    let mut child = command.process_group(0).stdin(Stdio::null()).stdout(log).stderr(said).spawn()?;
+    let mut child = command.process_group(0).stdin(Stdio::null()).stdout(out).stderr(err).spawn()?;
     let ended = wait_for(name, &mut child, &stop);
-    let log = fs::read_to_string(&log_path).unwrap_or_default();
-    let _ = fs::remove_file(&log_path);
-    match ended? {
+    let log = so_far(&log);
+    match ended.inspect_err(|_| eprint!("{log}"))? {
         None => Ok(ExitCode::SUCCESS),
         Some(status) => {
             let code = status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(NOT_WELL);
@@ -107,6 +111,12 @@ fn background(name: &TestbedName, host: &args::Host, scenario: Option<&Path>) ->
             Err(Failure::new(code, wrong.to_owned()))
         }
     }
+}
+
+fn so_far(log: &File) -> String {
+    let mut text = vec![0; log.metadata().map_or(0, |meta| meta.len()) as usize];
+    let length = log.read_at(&mut text, 0).unwrap_or(0);
+    String::from_utf8_lossy(&text[..length]).into_owned()
 }
 
 /// Waits until the testbed answers (and says so), or until its process has ended, whose status is returned.

@@ -30,9 +30,7 @@ pub fn of(name: &str) -> Vec<String> {
             found.push(format!("namespace {}", netns.display()));
         }
     }
-    let run_dir = run_dir(name);
-    let log = std::env::temp_dir().join(format!("godwit-testbed-{name}.log"));
-    found.extend([run_dir, log].iter().filter(|path| path.exists()).map(|path| path.display().to_string()));
+    found.extend(Some(run_dir(name)).filter(|path| path.exists()).map(|path| path.display().to_string()));
     for hierarchy in entries(Path::new("/sys/fs/cgroup")).into_iter().chain(["/sys/fs/cgroup".into()]) {
         let group = hierarchy.join(format!("godwit-{name}"));
         if group.is_dir() {

@@ -1,13 +1,12 @@
 //! How many testbeds run at a time, over all test binaries (a test runner may start several).
 
 use std::fs::{self, File};
-use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::sync::Arc;
 use std::thread;
+use std::time::{Duration, Instant};
 
 use nix::fcntl::{Flock, FlockArg};
-
-use std::time::{Duration, Instant};
 
 /// A test may wait for as long as all others of another test binary take.
 const PATIENCE: Duration = Duration::from_secs(900);
@@ -22,9 +21,8 @@ pub struct Slot(#[allow(dead_code, reason = "held, not read")] Arc<Flock<File>>)
 impl Slot {
     /// Waits for one.
     pub fn take() -> Self {
-        let dir = std::env::temp_dir().join("godwit-e2e-slots");
-        fs::create_dir_all(&dir).expect("the temporary directory can be written");
-        let _ = fs::set_permissions(&dir, fs::Permissions::from_mode(0o777));
+        let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join("slots");
+        fs::create_dir_all(&dir).expect("the target directory can be written");
         let deadline = Instant::now() + PATIENCE;
         loop {
             let free = (0..SLOTS).find_map(|number| {

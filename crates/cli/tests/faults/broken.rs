@@ -28,7 +28,7 @@ fn stays(bed: &Bed, phase: &str, says: &str) {
 pub fn the_target_s_criu() {
     let bed = Bed::up();
     put_before(&bed.node("edge2"), "criu", "#!/bin/sh\necho criu is broken >&2\nexit 1\n");
-    stays(&bed, "stage", "criu");
+    stays(&bed, "stage", "criu is broken; criu ended with status 1");
     remove(&bed.node("edge2"), "criu");
     assert_unharmed(&bed, "edge1");
 }
@@ -44,7 +44,7 @@ pub fn the_target_s_runc() {
 pub fn the_source_s_criu() {
     let bed = Bed::up();
     put_before(&bed.node("edge1"), "criu", "#!/bin/sh\necho criu is broken >&2\nexit 1\n");
-    stays(&bed, "preflight", "criu");
+    stays(&bed, "preflight", "criu is broken; criu ended with status 1");
     remove(&bed.node("edge1"), "criu");
     assert_unharmed(&bed, "edge1");
 }

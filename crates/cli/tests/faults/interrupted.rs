@@ -3,10 +3,11 @@
 use std::fs;
 
 use nix::sys::signal::Signal;
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use crate::e2e::call::{Started, program};
+use crate::e2e::call::Started;
 use crate::e2e::{Bed, Call, left, shipped, until};
+use crate::hold::Standing;
 
 const SIGNALS: [Signal; 3] = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP];
 
@@ -103,6 +104,17 @@ pub fn a_testbed_that_comes_up_in_the_background() {
     }
 }
 
+pub fn by_down_in_the_middle_of_a_migration() {
+    let bed = crate::hold::bed();
+    let standing = Standing::new(&bed);
+    assert_eq!(bed.ask(&json!({"ask": "down"})).end()["reply"], "ending");
+    let down = Call::new(["testbed", "down", "--name", bed.name()]).start();
+    let record = standing.go_on();
+    assert!(["done", "rolled-back"].map(Value::from).contains(&record["outcome"]), "{record:#}");
+    down.end().code(0).prints("is gone");
+    left::assert_nothing(bed.name());
+}
+
 /// ^C is how it is ended.
 pub fn a_testbed_in_the_foreground() {
     let bed = Bed::none();
@@ -113,7 +125,6 @@ pub fn a_testbed_in_the_foreground() {
     up.signal(Signal::SIGINT);
     up.end().code(0);
     left::assert_nothing(bed.name());
-    assert!(program().exists());
 }
 
 pub fn the_demo() {

@@ -21,6 +21,10 @@ pub fn the_source_s_criu_while_it_holds() {
     let bed = bed();
     let standing = Standing::new(&bed);
     let to = standing.to;
+    // It stands, so what is told of it can be looked at.
+    let workload = bed.status()["workloads"][0].clone();
+    assert_eq!((&workload["node"], &workload["migrating"]), (&json!(standing.from), &json!([to, "restore"])));
+    bed.call(&["status"]).code(0).prints(&format!("moving to {to}: restore"));
     standing.kill_source_criu();
     let record = standing.go_on();
     assert_eq!(record["outcome"], "done", "the state is whole and with the target: {record:#}");

@@ -36,6 +36,7 @@ fn main() -> ExitCode {
         interrupted::in_the_middle_of_a_migration,
         interrupted::again_and_again,
         interrupted::a_testbed_that_comes_up_in_the_background,
+        interrupted::by_down_in_the_middle_of_a_migration,
         interrupted::a_testbed_in_the_foreground,
         interrupted::the_demo,
         crashed::down_removes_what_is_left_and_says_what,

@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 
 use serde_json::json;
 
-use crate::e2e::{Bed, left, until};
+use crate::e2e::{Bed, Call, left, until};
 
 pub fn up_status_down() {
     let bed = Bed::none();
@@ -52,6 +52,19 @@ pub fn a_second_one_of_the_same_name_is_refused() {
     let run = ["run", scenario.to_str().unwrap(), "--world", "testbed", "--out", out.to_str().unwrap()];
     bed.call(&run).fails(2).says("runs already").says("or choose another --name");
     assert!(!out.exists());
+    assert_eq!(bed.until_it_answers(), 0);
+    bed.assert_runs_only_on("video", "edge1");
+}
+
+pub fn of_two_that_come_up_at_once_one_is_refused() {
+    let bed = Bed::none();
+    let up = || Call::new(["testbed", "up", "--name", bed.name()]).start();
+    let (one, two) = (up(), up());
+    let (one, two) = (one.end(), two.end());
+    let (won, lost) = if one.status() == Some(0) { (one, two) } else { (two, one) };
+    won.code(0).prints("is up");
+    // Its own process is refused; it may see the other's testbed answer before it hears of that.
+    lost.fails(2).says("runs already");
     assert_eq!(bed.until_it_answers(), 0);
     bed.assert_runs_only_on("video", "edge1");
 }

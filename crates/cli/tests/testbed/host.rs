@@ -5,8 +5,9 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::Command;
 
+use crate::e2e::call::program;
 use crate::e2e::harness::node_image;
-use crate::e2e::{Bed, godwit, left, shipped};
+use crate::e2e::{Bed, Call, godwit, left, shipped};
 
 /// The node image with something else in the place of its CRIU.
 struct OtherCriu {
@@ -51,6 +52,45 @@ fn refused(bed: &Bed, image: &str, code: i32, says: &[&str]) {
         left::assert_nothing(bed.name());
         assert!(!bed.path("no").exists(), "a folder of a run that never was");
     }
+}
+
+pub fn no_tun() {
+    let bed = Bed::none();
+    // A mount namespace in which /dev/net is empty.
+    let hide = "mount -t tmpfs tmpfs /dev/net && exec \"$@\"";
+    let hidden = |args: &[&str]| {
+        let fixed = ["--mount", "sh", "-c", hide, "sh", program().to_str().unwrap()];
+        Call::of("unshare", [&fixed[..], args].concat()).run()
+    };
+    let ran = hidden(&["testbed", "up", "--name", bed.name()]).fails(3);
+    ran.says("this host lacks TUN devices").says("modprobe tun");
+    left::assert_nothing(bed.name());
+    hidden(&["doctor"]).code(3).prints("MISS  tun");
+}
+
+pub fn no_util_linux() {
+    let bed = Bed::none();
+    let bin = bed.path("bin");
+    fs::create_dir(&bin).unwrap();
+    std::os::unix::fs::symlink("/bin/sh", bin.join("sh")).unwrap();
+    let ran = Call::new(["testbed", "up", "--name", bed.name()]).env("PATH", &bin).run().fails(3);
+    ran.says("this host lacks nsenter and unshare").says("apt-get install util-linux");
+    left::assert_nothing(bed.name());
+}
+
+pub fn links_by_netem() {
+    let bed = Bed::none();
+    let doctor = godwit(["doctor", "--json"]).code(0).json();
+    let netem = doctor.as_array().unwrap().iter().find(|finding| finding["what"] == "netem").unwrap().clone();
+    let up = bed.call_up(&["--link", "netem"]);
+    if netem["has"] != "yes" {
+        up.fails(3).says("this host lacks netem").says("--link userspace");
+        left::assert_nothing(bed.name());
+        return;
+    }
+    up.code(0);
+    bed.migrate("video", "edge2");
+    assert_eq!(bed.until_it_answers(), 0);
 }
 
 pub fn no_node_image() {

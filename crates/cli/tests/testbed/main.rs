@@ -5,6 +5,7 @@
 #[path = "../e2e/mod.rs"]
 mod e2e;
 
+mod bench;
 mod carried;
 mod commands;
 mod drive;
@@ -23,10 +24,12 @@ fn main() -> ExitCode {
         migrate::ten_times_there_and_back_under_load_on_one_connection,
         commands::up_status_down,
         commands::a_second_one_of_the_same_name_is_refused,
+        commands::of_two_that_come_up_at_once_one_is_refused,
         commands::requests_that_make_no_sense_are_refused_and_change_nothing,
         commands::the_control_socket_is_for_root_and_minds_its_manners,
         migrate::the_container_is_an_ordinary_one_of_its_new_node,
         migrate::a_foreign_service_moves_with_its_state_and_its_connections,
+        migrate::two_workloads_pass_each_other,
         migrate::one_at_a_time,
         migrate::who_asked_may_go_away,
         side_by_side::two_testbeds_do_not_meet,
@@ -37,6 +40,10 @@ fn main() -> ExitCode {
         carried::what_criu_is_known_not_to_carry_is_refused_before_the_freeze,
         carried::a_deleted_file_too_big_to_carry_rolls_back,
         carried::ordinary_state_is_carried,
+        bench::plain_runc_is_measured_beside,
+        host::no_tun,
+        host::no_util_linux,
+        host::links_by_netem,
         host::no_node_image,
         host::a_node_image_without_criu,
         host::a_node_image_with_an_old_criu,

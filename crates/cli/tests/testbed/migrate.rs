@@ -1,5 +1,7 @@
 //! `godwit migrate` under load.
 
+use std::thread;
+
 use serde_json::json;
 
 use crate::e2e::service::{Client, echo};
@@ -58,6 +60,29 @@ pub fn a_foreign_service_moves_with_its_state_and_its_connections() {
     let status = bed.status();
     assert_eq!(status["clients"], json!([]));
     bed.call(&["status"]).code(0).prints("app");
+}
+
+pub fn two_workloads_pass_each_other() {
+    let scenario = "version: 1\nname: two\nduration: 60s\n\
+         nodes: [ { name: a }, { name: b } ]\n\
+         users: [ { name: car, rtt: { a: 1ms, b: 2ms } }, { name: bus, rtt: { a: 2ms, b: 1ms } } ]\n\
+         workloads:\n  - { name: one, node: a, users: [car, bus], memory: 32MiB }\n  \
+         - { name: two, node: b, users: [car], port: 5556, memory: 8MiB }\n";
+    let bed = Bed::of(scenario);
+    for (one, two) in [("b", "a"), ("a", "b")] {
+        thread::scope(|scope| {
+            scope.spawn(|| bed.migrate("one", one));
+            scope.spawn(|| bed.migrate("two", two));
+        });
+        bed.assert_runs_only_on("one", one);
+        bed.assert_runs_only_on("two", two);
+    }
+    let status = bed.status();
+    let clients = status["clients"].as_array().unwrap();
+    assert_eq!(clients.len(), 3);
+    assert!(clients.iter().all(|client| client["broken"] == 0), "{status:#}");
+    let services: Vec<_> = status["workloads"].as_array().unwrap().iter().map(|w| &w["service"]).collect();
+    assert_ne!(services[0], services[1]);
 }
 
 pub fn one_at_a_time() {
