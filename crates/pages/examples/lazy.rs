@@ -30,7 +30,9 @@ fn main() {
     let log_level = args.get(3).map_or(2, |a| a.parse().expect("a number"));
     let image = image_or_skip!();
     println!("{moves} moves each, milliseconds, median (worst)");
-    println!("  MiB memory       freeze         dump      restore       resume | in the freeze | filled after  faults  worst fault");
+    println!(
+        "  MiB memory       freeze         dump      restore       resume | in the freeze | filled after  faults  worst fault"
+    );
     for mib in sizes.split(',').map(|s| s.parse::<usize>().expect("a number")) {
         for mode in [Mode::Lazy, Mode::FilledFirst, Mode::Copied] {
             let world = World::new(&image);

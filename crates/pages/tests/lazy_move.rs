@@ -41,7 +41,8 @@ fn what_a_process_does_to_its_mappings_while_they_are_filled_is_followed() {
     for round in 0..3 {
         world.a.run_counter("app", 64, &[]);
         let client = world.client();
-        let (held, restored, handler) = lazy::freeze(&world, &world.a, &world.b, &format!("s{round}"), &[]).copy_and_restore();
+        let (held, restored, handler) =
+            lazy::freeze(&world, &world.a, &world.b, &format!("s{round}"), &[]).copy_and_restore();
         handler.check().unwrap();
         world.route_to("b");
         let running = restored.resume(&limit()).unwrap();

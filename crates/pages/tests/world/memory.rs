@@ -20,7 +20,8 @@ pub fn mappings(pid: i32) -> Vec<Range<u64>> {
     let mut found = Vec::new();
     for line in maps.lines() {
         let fields: Vec<&str> = line.split_ascii_whitespace().collect();
-        let special = fields.get(5).is_some_and(|name| ["[vdso]", "[vvar]", "[vvar_vclock]", "[vsyscall]"].contains(name));
+        let special =
+            fields.get(5).is_some_and(|name| ["[vdso]", "[vvar]", "[vvar_vclock]", "[vsyscall]"].contains(name));
         if fields[1].ends_with('p') && fields[4] == "0" && !special {
             let (start, end) = fields[0].split_once('-').expect("a range");
             let number = |text| u64::from_str_radix(text, 16).expect("an address");
