@@ -33,6 +33,18 @@ pub(crate) fn members(candidates: &[i32]) -> Vec<Member> {
     candidates.iter().filter_map(member).collect()
 }
 
+/// Whether `pid` is `ancestor` or one of its descendants.
+pub(crate) fn comes_from(pid: i32, ancestor: i32) -> bool {
+    let mut at = pid;
+    while at > 1 {
+        if at == ancestor {
+            return true;
+        }
+        at = status_line(at, "PPid:").ok().and_then(|p| p.parse().ok()).unwrap_or(0);
+    }
+    false
+}
+
 fn ns_pids(pid: i32) -> Result<Vec<i32>> {
     let text = status_line(pid, "NSpid:")?;
     Ok(text.split_ascii_whitespace().filter_map(|p| p.parse().ok()).collect())

@@ -27,7 +27,7 @@ use crate::images::ImagesDir;
 use crate::limit::Limit;
 use crate::node::NodeEnv;
 use crate::plan::RestorePlan;
-use crate::process;
+use crate::process::{self, Member};
 use crate::rpc::{CgroupMode, InheritFd, NetworkLock, Opts, Req, ReqType};
 use crate::runc::{self, Runc, Streams};
 use crate::stage::Stage;
@@ -272,6 +272,13 @@ impl HeldRestore {
     /// The host's pid of the CRIU that holds.
     pub fn criu_pid(&self) -> i32 {
         self.swrk.pid()
+    }
+
+    /// The container's processes; CRIU's own, which is in its control group, is not among them.
+    pub fn members(&self) -> Result<Vec<Member>> {
+        let mut members = process::members(&self.target.freezer.pids()?);
+        members.retain(|member| process::comes_from(member.host_pid, self.host_pid));
+        Ok(members)
     }
 
     /// How long the parts took.

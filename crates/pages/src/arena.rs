@@ -98,6 +98,8 @@ impl Chunk {
         let chunk = Self { map, map_len, skip: map.align_offset(HUGE) };
         // SAFETY: the range is within the mapping. It is advice: without huge pages it is only slower.
         unsafe { libc::madvise(chunk.start().cast(), CHUNK_BYTES, libc::MADV_HUGEPAGE) };
+        // SAFETY: as above. Children (the guard) have no use for it.
+        unsafe { libc::madvise(chunk.start().cast(), CHUNK_BYTES, libc::MADV_DONTFORK) };
         Ok(chunk)
     }
 

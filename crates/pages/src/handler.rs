@@ -88,6 +88,9 @@ pub(crate) struct State {
     pub pids: Vec<i32>,
     /// All of them have been filled.
     pub ready: bool,
+    /// The processes, as we see them, for which a guard is asked; then, what has become of it.
+    pub guard_asked: Option<Vec<i32>>,
+    pub guarded: Option<Result<(), String>>,
     pub stats: Stats,
 }
 
@@ -99,6 +102,11 @@ impl Shared {
 
     pub(crate) fn set(&self, phase: Phase) {
         self.state().phase = phase;
+        self.changed.notify_all();
+    }
+
+    pub(crate) fn guarded(&self, result: Result<(), String>) {
+        self.state().guarded = Some(result);
         self.changed.notify_all();
     }
 
@@ -143,7 +151,14 @@ impl LazyHandler {
             .context(|| format!("listen on {}", path.display()))?;
         let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
         let wake = EventFd::from_value_and_flags(0, flags).context(|| "make an eventfd".into())?;
-        let state = State { phase: Phase::Waiting, pids: Vec::new(), ready: false, stats: Stats::default() };
+        let state = State {
+            phase: Phase::Waiting,
+            pids: Vec::new(),
+            ready: false,
+            guard_asked: None,
+            guarded: None,
+            stats: Stats::default(),
+        };
         let shared = Arc::new(Shared {
             state: Mutex::new(state),
             changed: Condvar::new(),
@@ -167,6 +182,22 @@ impl LazyHandler {
         match pagemaps.iter().find(|p| !p.lazy.is_empty() && !state.pids.contains(&p.pid)) {
             Some(pagemap) => Err(Error::Failed(format!("process {} was not handed over", pagemap.pid))),
             None => Ok(()),
+        }
+    }
+
+    /// Starts a guard over the processes of a held restore, `host_pids` as this process sees them: a process of its own
+    /// that ends them if this one is killed before they have all their memory. Without it they would run on, and what
+    /// they lack would read as zero. Their children are ended where the first process of a pid namespace is among them.
+    pub fn guard(&self, host_pids: &[i32]) -> Result<()> {
+        self.shared.state().guard_asked = Some(host_pids.to_vec());
+        self.shared.wake();
+        let mut state = self.shared.state();
+        loop {
+            self.healthy(&state)?;
+            if let Some(result) = state.guarded.take() {
+                return result.map_err(Error::Failed);
+            }
+            state = self.shared.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
     }
 

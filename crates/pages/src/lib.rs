@@ -6,7 +6,7 @@
 //!   LazyHandler::listen ──────────────────────────────── on a socket in the directory of the images
 //!   frozen: the last dirty pages ────────►  PageStore
 //!   CRIU's dump, without memory ──images─►  CRIU's restore ──userfaultfd of each process──► LazyHandler
-//!                                           held:   check() · start_filling()
+//!                                           held:   check() · guard() · start_filling()
 //!                                           commit, resume:   faults first, and all the rest
 //!                                           wait_filled():    an ordinary process again
 //! ```
@@ -25,12 +25,13 @@
 //!
 //! # What it leaves to the caller
 //!
-//! To read the source's memory, to carry it, and to keep the handler's process alive until the filling has ended:
-//! when it dies the kernel lets the rest of the memory be zero. Hence the source should not be given up before either.
+//! To read the source's memory and to carry it. And what follows when this process is killed while pages are missing:
+//! the container is ended then ([`LazyHandler::guard`]), so the source should not be given up before all is filled.
 
 mod arena;
 mod error;
 mod extents;
+mod guard;
 mod handler;
 mod images;
 mod pending;

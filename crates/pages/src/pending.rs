@@ -19,7 +19,6 @@ pub(crate) struct Piece {
 pub(crate) struct Pending {
     // Start to end and origin.
     map: BTreeMap<u64, (u64, u64)>,
-    bytes: u64,
 }
 
 impl Pending {
@@ -35,9 +34,17 @@ impl Pending {
         self.map.is_empty()
     }
 
+<<<<<<< HEAD
+=======
+    /// How much is missing.
+    #[cfg(test)]
+    fn bytes(&self) -> u64 {
+        self.map.iter().map(|(start, (end, _))| end - start).sum()
+    }
+
+>>>>>>> lazy
     fn insert(&mut self, piece: Piece) {
         if !piece.at.is_empty() {
-            self.bytes += piece.at.end - piece.at.start;
             self.map.insert(piece.at.start, (piece.at.end, piece.origin));
         }
     }
@@ -87,7 +94,6 @@ impl Pending {
                 continue;
             }
             self.map.remove(&start);
-            self.bytes -= end - start;
             let here = |at: Range<u64>| Piece { origin: origin + (at.start - start), at };
             self.insert(here(start..cut.start));
             self.insert(here(cut.end..end));

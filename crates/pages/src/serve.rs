@@ -8,7 +8,7 @@
 
 use std::collections::VecDeque;
 use std::io::{self, IoSliceMut, Read};
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -18,16 +18,15 @@ use std::time::Instant;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
 
+use crate::guard::Guard;
 use crate::handler::{FillOptions, Phase, Shared};
 use crate::images::Pagemap;
 use crate::store::PageStore;
 use crate::task::{Step, Task};
+use crate::uffd::Uffd;
 
 /// What CRIU sends when all processes are about to run.
 const RESTORED: i32 = 0x5253_5446;
-
-/// Chunks that are filled between two looks at anything but faults.
-const CHUNKS: usize = 1;
 
 /// See the module.
 pub(crate) struct Server {
@@ -38,6 +37,8 @@ pub(crate) struct Server {
     shared: Arc<Shared>,
     criu: Option<UnixStream>,
     tasks: Vec<Task>,
+    /// Dropped after the tasks are.
+    guard: Option<Guard>,
     /// CRIU has said that the processes run.
     released: bool,
     fill_start: Option<Instant>,
@@ -55,6 +56,10 @@ impl Server {
     ) -> Self {
         let idle = Instant::now();
         Self {
+<<<<<<< HEAD
+=======
+            guard: None,
+>>>>>>> lazy
             dir,
             listener,
             store,
@@ -90,6 +95,12 @@ impl Server {
             if stop && !self.released {
                 return Ok(Phase::Aborted);
             }
+            let guard_asked = self.shared.state().guard_asked.take();
+            if let Some(pids) = guard_asked {
+                let uffds: Vec<_> = self.tasks.iter().map(|t| t.uffd.as_fd().as_raw_fd()).collect();
+                let started = Guard::start(&uffds, &pids).map_err(|e| format!("no guard: {e}"));
+                self.shared.guarded(started.map(|guard| self.guard = Some(guard)));
+            }
             let filling = self.released || self.shared.fill.load(Ordering::SeqCst);
             let missing = self.tasks.iter().any(|t| !t.pending.is_empty());
             if filling && !self.tasks.is_empty() {
@@ -98,6 +109,7 @@ impl Server {
                     self.shared.filled(start.elapsed());
                     // Closing them takes what is left of userfaultfd out of the processes.
                     self.tasks.clear();
+                    self.guard = None;
                 }
             }
             if self.released && self.tasks.is_empty() {
@@ -119,9 +131,7 @@ impl Server {
                 return Ok(Phase::Aborted);
             }
             if filling {
-                for _ in 0..CHUNKS {
-                    self.fill_some()?;
-                }
+                self.fill_some()?;
             }
             self.tasks.retain(|t| !t.gone);
         }
@@ -212,10 +222,10 @@ impl Server {
         Ok(true)
     }
 
-    fn take_over(&mut self, pid: i32, uffd: OwnedFd) -> Result<(), String> {
+    fn take_over(&mut self, pid: i32, uffd: Uffd) -> Result<(), String> {
         let pagemap = Pagemap::read(&self.dir, pid).map_err(|e| e.to_string())?;
         let hot: VecDeque<_> = self.options.hot.iter().filter(|(p, _)| *p == pid).map(|(_, r)| r.clone()).collect();
-        self.tasks.push(Task::new(pid, uffd.into(), pagemap.lazy, hot));
+        self.tasks.push(Task::new(pid, uffd, pagemap.lazy, hot));
         let mut state = self.shared.state();
         state.pids.push(pid);
         state.stats.processes += 1;
@@ -231,7 +241,7 @@ struct Ready {
 }
 
 /// The descriptor that comes with the next byte.
-fn descriptor(criu: &UnixStream) -> io::Result<OwnedFd> {
+fn descriptor(criu: &UnixStream) -> io::Result<Uffd> {
     let mut byte = [0];
     let mut room = [IoSliceMut::new(&mut byte)];
     let mut rights = nix::cmsg_space!([i32; 1]);
@@ -240,14 +250,8 @@ fn descriptor(criu: &UnixStream) -> io::Result<OwnedFd> {
         if let ControlMessageOwned::ScmRights(fds) = control
             && let Some(fd) = fds.first()
         {
-            return Ok(owned(*fd));
+            return Ok(Uffd::received(*fd));
         }
     }
     Err(io::Error::other("none was sent"))
-}
-
-#[allow(unsafe_code)]
-fn owned(fd: i32) -> OwnedFd {
-    // SAFETY: the kernel has just made this descriptor for us, with the message that brought it.
-    unsafe { OwnedFd::from_raw_fd(fd) }
 }

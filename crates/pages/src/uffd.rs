@@ -4,7 +4,7 @@
 
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, RawFd};
 
 use crate::PAGE;
 
@@ -78,12 +78,6 @@ struct Fill {
 #[derive(Debug)]
 pub(crate) struct Uffd(File);
 
-impl From<OwnedFd> for Uffd {
-    fn from(fd: OwnedFd) -> Self {
-        Self(fd.into())
-    }
-}
-
 impl AsFd for Uffd {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
@@ -91,6 +85,12 @@ impl AsFd for Uffd {
 }
 
 impl Uffd {
+    /// Takes over a descriptor that the kernel has just made for us, with a message that brought it.
+    pub(crate) fn received(fd: RawFd) -> Self {
+        // SAFETY: the callers pass what they have found in such a message, once.
+        Self(unsafe { File::from_raw_fd(fd) })
+    }
+
     /// Puts `bytes`, whole pages, at `addr`, and wakes who waits for them.
     pub(crate) fn copy(&self, addr: u64, bytes: &[u8]) -> io::Result<Filled> {
         let mut arg = Copy { dst: addr, src: bytes.as_ptr() as u64, len: bytes.len() as u64, mode: 0, copied: 0 };
@@ -163,8 +163,7 @@ fn parse(message: &[u8]) -> io::Result<Event> {
         EVENT_FORK => {
             let mut fd = [0; 4];
             fd.copy_from_slice(&message[8..12]);
-            // SAFETY: the kernel has made this descriptor for us in the read that brought the message.
-            Event::Fork(unsafe { OwnedFd::from_raw_fd(RawFd::from_ne_bytes(fd)) }.into())
+            Event::Fork(Uffd::received(RawFd::from_ne_bytes(fd)))
         }
         EVENT_REMAP => Event::Remap { from: number(0), to: number(8), len: number(16) },
         EVENT_REMOVE | EVENT_UNMAP => Event::Gone { start: number(0), end: number(8) },

@@ -15,6 +15,7 @@ const LAYERS: &[&[&str]] = &[
         "godwit-criu",
         "godwit-migration",
         "godwit-net",
+        "godwit-pages",
         "godwit-policy",
         "godwit-probe",
         "godwit-report",
@@ -56,7 +57,7 @@ const OUTSIDE: &[&str] = &[
 ];
 
 /// Crates that may write `unsafe`: system calls without a safe wrapper.
-const MAY_BE_UNSAFE: &[&str] = &["criu", "net", "probe"];
+const MAY_BE_UNSAFE: &[&str] = &["criu", "net", "pages", "probe"];
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().unwrap()

@@ -106,6 +106,8 @@ impl Frozen {
 pub fn move_between(world: &World, from: &Node, to: &Node, side: &str, images: &str, extra: &[&str]) -> Stats {
     let (held, restored, handler) = freeze(world, from, to, images, extra).copy_and_restore();
     handler.check().expect("complete");
+    let pids: Vec<i32> = restored.members().expect("members").iter().map(|m| m.host_pid).collect();
+    handler.guard(&pids).expect("guarded");
     world.route_to(side);
     let running = restored.resume(&limit()).expect("running");
     to.block(false);

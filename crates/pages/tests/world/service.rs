@@ -32,7 +32,7 @@ fn main() {
     }
     *MEMORY.lock().expect("alone") = Some(Memory::new(mib, port as u64));
     std::thread::spawn(move || {
-        while pages_per_ms > 0 {
+        loop {
             if let Some(memory) = MEMORY.lock().expect("no panic").as_mut() {
                 (0..pages_per_ms).for_each(|_| memory.dirty());
             }
@@ -177,7 +177,8 @@ impl Memory {
         self.closed.protect(libc::PROT_NONE);
         wrong += (0..self.dropped).filter(|page| !self.main.is_zero(*page)).count();
         wrong += (0..self.zeroed.pages).filter(|page| !self.zeroed.is_zero(*page)).count();
-        let sparse = |page: usize| if page % 17 == 0 { self.sparse.is_right(page) } else { self.sparse.is_zero(page) };
+        let sparse =
+            |page: usize| if page.is_multiple_of(17) { self.sparse.is_right(page) } else { self.sparse.is_zero(page) };
         wrong += (0..self.sparse.pages).filter(|page| !sparse(*page)).count();
         wrong += (0..self.file.pages).step_by(2).filter(|page| !self.file.is_right(*page)).count();
         let seen: u64 = (self.dropped..self.main.pages).map(|page| self.main.words(page)[2]).sum();
