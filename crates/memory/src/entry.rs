@@ -17,7 +17,7 @@ pub(crate) fn find(pid: i32) -> Result<Option<u64>> {
     if code.is_empty() {
         return Err(Error::Ended { pid });
     }
-    code.retain(|vma| vma.executable && vma.readable && vma.name != "[vsyscall]");
+    code.retain(|vma| vma.executable && vma.readable);
     code.sort_by_key(|vma| vma.name != "[vdso]");
     let mut buffer = Vec::new();
     for vma in code {

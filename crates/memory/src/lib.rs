@@ -28,6 +28,8 @@
 //! - Attaching changes nothing that a program can see, save for ~0.1 ms of one thread: system calls that it interrupts
 //!   are taken up again. (Waiting with a time-out by epoll_wait(2), sigtimedwait(2), semtimedop(2) or io_getevents(2), or on
 //!   a socket with SO_RCVTIMEO, begins anew with the whole time-out.)
+//!   What one mmap(2) gives stays one mapping; but what several gave side by side may join only a round later than it
+//!   would untracked, and mremap(2) of all of it fails until then.
 //! - CRIU may dump a process that is still tracked (4.2 does), for no descriptor is left in it: to detach costs ~10 ms a
 //!   GiB, and can wait until the process is frozen no more, or dead. What counts at the dump is what CRIU lists: the copy
 //!   of a page that it does not list (given back by madvise(2), say) is void.
@@ -46,6 +48,7 @@ mod arch;
 mod budget;
 mod entry;
 mod error;
+mod guest;
 mod hazard;
 mod inject;
 mod kind;
@@ -55,7 +58,9 @@ mod procfs;
 mod ptrace;
 mod range;
 mod reader;
+mod registration;
 mod scan;
+mod span;
 mod sys;
 mod tracker;
 

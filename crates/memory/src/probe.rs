@@ -47,6 +47,44 @@ pub fn supported() -> Result<(), String> {
     Ok(())
 }
 
+/// Whether pages keep their mark of protection when they move to where nothing is registered, as in Linux before 6.13 and
+/// what was mended since. They would pass for not written there, once that is registered. Yes when in doubt.
+pub(crate) fn marks_move() -> bool {
+    let tried = || -> std::io::Result<bool> {
+        let page = sys::page_size();
+        let mut memory = Mapping::new(page)?;
+        let uffd = sys::userfaultfd()?;
+        sys::uffd_agree(uffd.as_fd())?;
+        sys::uffd_register(uffd.as_fd(), memory.range())?;
+        memory.write(0);
+        let pagemap = File::open("/proc/self/pagemap")?;
+        let mut scanner = Scanner::new();
+        let mut written = |of| scanner.written(&pagemap, of, false).map_err(std::io::Error::other);
+        written(memory.range())?;
+        memory.relocate()?;
+        sys::uffd_register(uffd.as_fd(), memory.range())?;
+        Ok(written(memory.range())? != Some(vec![memory.range()]))
+    };
+    tried().unwrap_or(true)
+}
+
 fn failed(what: &'static str) -> impl Fn(std::io::Error) -> String {
     move |e| format!("{what}: {e}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn marks_move_only_on_kernels_of_then() {
+        if let Err(why) = supported() {
+            eprintln!("SKIPPED: {why}");
+            return;
+        }
+        let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
+        let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|n| n.parse::<u32>().unwrap_or(0));
+        let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
+        assert!(version < (6, 13) || !marks_move(), "{release}");
+    }
 }

@@ -1,43 +1,62 @@
 //! One process under tracking.
 
 use std::fs::File;
-use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Instant;
 
-use crate::error::{Context, Error, Result};
+use crate::error::{Error, Result};
+use crate::guest::open;
 use crate::inject;
 use crate::kind::{Kind, Kinds, UntrackedKind};
 use crate::procfs::{self, Vma};
 use crate::range::{self, PageRange};
 use crate::scan::Scanner;
+use crate::span::spans;
 use crate::sys;
 use crate::tracker::{Attached, ProcessRound, Untracked};
 
 /// Its memory is a new one (execve(2)): what we hold belongs to the old.
+#[derive(Debug)]
 pub(crate) struct NewMemory;
 
 /// Either all went well, or the process has to be attached anew.
-type Outcome<T> = Result<std::result::Result<T, NewMemory>>;
+pub(crate) type Outcome<T> = Result<std::result::Result<T, NewMemory>>;
 
 #[derive(Debug)]
 pub(crate) struct Process {
-    pid: i32,
+    pub(crate) pid: i32,
     pidfd: OwnedFd,
-    uffd: OwnedFd,
+    pub(crate) uffd: OwnedFd,
     /// The mappings of the last round that reached the caller, neighbours joined.
     covered: Vec<PageRange>,
     /// Those of the round under way.
     seen: Vec<PageRange>,
-    refused: Vec<PageRange>,
-    released: bool,
+    /// What the kernel would not register.
+    pub(crate) refused: Vec<PageRange>,
+    /// The kernel leaves marks of protection on pages that move (mremap(2)): see [`crate::probe::marks_move`].
+    pub(crate) marks_move: bool,
+    pub(crate) released: bool,
+}
+
+/// A look at a mapping.
+#[derive(Clone, Copy)]
+struct Look<'a> {
+    vma: &'a Vma,
+    /// What is registered with it.
+    span: PageRange,
+    /// Its pages may be a file's.
+    file: bool,
+    /// Everything counts as written.
+    all: bool,
 }
 
 /// How a mapping was found.
 enum Found {
-    Tracked(Vec<PageRange>),
-    /// Registered just now.
-    New(Vec<PageRange>),
+    /// Registered, `appeared` of it since the last round.
+    Tracked {
+        pages: Vec<PageRange>,
+        appeared: Vec<PageRange>,
+    },
     /// Not registered, and need not be.
     Nothing,
     Refused(Vec<PageRange>),
@@ -45,7 +64,7 @@ enum Found {
 
 impl Process {
     /// Visits the process, and registers what it has.
-    pub(crate) fn attach(pid: i32, kinds: &mut Kinds) -> Result<(Self, Attached)> {
+    pub(crate) fn attach(pid: i32, kinds: &mut Kinds, marks_move: bool) -> Result<(Self, Attached)> {
         let pidfd = open(pid)?;
         let visit = inject::userfaultfd_of(pid, pidfd.as_fd()).map_err(|e| {
             // Whatever it failed with.
@@ -55,18 +74,9 @@ impl Process {
             why: format!("the kernel has no asynchronous write protection, which Linux 6.7 brought ({e})"),
         })?;
         let (covered, seen, refused) = (Vec::new(), Vec::new(), Vec::new());
-        let process = Self { pid, pidfd, uffd: visit.uffd, covered, seen, refused, released: false };
-        let vmas = process.maps()?;
+        let mut process = Self { pid, pidfd, uffd: visit.uffd, covered, seen, refused, marks_move, released: false };
         let began = Instant::now();
-        let mut registered = Vec::new();
-        for vma in vmas.iter().filter(|vma| matches!(kinds.of(pid, vma), Kind::Anonymous | Kind::File)) {
-            match sys::uffd_register(process.uffd.as_fd(), vma.range) {
-                Ok(()) => registered.push(vma.range),
-                Err(e) if e.raw_os_error() == Some(libc::EBUSY) => return Err(Error::OwnUserfaultfd { pid }),
-                // The first round looks again, and says what it is.
-                Err(_) => {}
-            }
-        }
+        let registered = process.register_all(kinds)?;
         let attached = Attached {
             pid,
             stopped: visit.stopped,
@@ -74,6 +84,7 @@ impl Process {
             mappings: registered.len(),
             bytes: range::total_bytes(&registered),
         };
+        registered.into_iter().for_each(|mapping| range::push(&mut process.covered, mapping));
         Ok((process, attached))
     }
 
@@ -94,31 +105,32 @@ impl Process {
         self.check_alive()?;
         let mut round = ProcessRound { pid: self.pid, ..ProcessRound::default() };
         let mut covered = Vec::new();
+        let known: Vec<_> = vmas.iter().map(|vma| (vma.range, self.is_registered(vma, kinds))).collect();
+        let spans = spans(known);
         for vma in &vmas {
             let kind = kinds.of(self.pid, vma);
             if !matches!(kind, Kind::Anonymous | Kind::File | Kind::QuietFile) {
                 continue;
             }
             range::push(&mut covered, vma.range);
-            let found = match self.look_at(vma, kind, &pagemap, scanner, all) {
+            let span = spans.iter().find(|span| span.start <= vma.range.start && vma.range.end <= span.end);
+            let look = Look { vma, span: *span.unwrap_or(&vma.range), file: kind != Kind::Anonymous, all };
+            let found = match self.look_at(look, kind == Kind::QuietFile, &pagemap, scanner) {
                 // The memory that the file is of is gone.
                 Err(Error::Io { source, .. }) if source.raw_os_error() == Some(libc::ESRCH) => Err(NewMemory),
                 other => other?,
             };
-            let pages = match found {
+            let (pages, appeared) = match found {
                 Err(NewMemory) => return Ok(Err(NewMemory)),
                 Ok(Found::Nothing) => continue,
-                Ok(Found::Tracked(pages)) => pages,
-                Ok(Found::New(pages)) => {
-                    range::push(&mut round.appeared, vma.range);
-                    pages
-                }
+                Ok(Found::Tracked { pages, appeared }) => (pages, appeared),
                 Ok(Found::Refused(pages)) => {
                     range::push(&mut round.refused, vma.range);
-                    pages
+                    (pages, Vec::new())
                 }
             };
             pages.into_iter().for_each(|pages| range::push(&mut round.written, pages));
+            appeared.into_iter().for_each(|range| range::push(&mut round.appeared, range));
         }
         self.check_alive()?;
         round.vanished = range::subtract(&self.covered, &covered);
@@ -127,50 +139,48 @@ impl Process {
         Ok(Ok(round))
     }
 
-    fn look_at(&self, vma: &Vma, kind: Kind, pagemap: &File, scanner: &mut Scanner, all: bool) -> Outcome<Found> {
-        let file = kind != Kind::Anonymous;
-        match scanner.written(pagemap, vma.range, file)? {
-            Some(pages) if !all => {
-                // What was given back has to be copied as it is now: CRIU would list it.
-                let given_back = if file { scanner.swapped(pagemap, vma.range)? } else { Vec::new() };
-                return Ok(Ok(Found::Tracked(range::union(pages, given_back))));
+    fn look_at(&self, look: Look<'_>, quiet: bool, pagemap: &File, scanner: &mut Scanner) -> Outcome<Found> {
+        let Look { vma: &Vma { range, .. }, file, .. } = look;
+        let Some(mut pages) = scanner.written(pagemap, range, file)? else {
+            let nothing = quiet && scanner.populated(pagemap, range, file)?.is_empty();
+            return if nothing { Ok(Ok(Found::Nothing)) } else { self.look_at_new(look, pagemap, scanner) };
+        };
+        // Parts that a span reached before a round did.
+        let appeared = range::subtract(&[range], &self.covered);
+        if self.marks_move {
+            for part in &appeared {
+                if sys::uffd_unprotect(self.uffd.as_fd(), *part).is_err() {
+                    return self.look_at_new(look, pagemap, scanner);
+                }
+                scanner.written(pagemap, *part, file)?;
+                pages = range::union(pages, scanner.populated(pagemap, *part, file)?);
             }
-            Some(_) => return scanner.populated(pagemap, vma.range, file).map(|pages| Ok(Found::Tracked(pages))),
-            None => {}
         }
-        if kind == Kind::QuietFile && scanner.populated(pagemap, vma.range, file)?.is_empty() {
-            return Ok(Ok(Found::Nothing));
+        if look.all {
+            pages = scanner.populated(pagemap, range, file)?;
+        } else if file {
+            // What was given back has to be copied as it is now: CRIU would list it.
+            pages = range::union(pages, scanner.swapped(pagemap, range)?);
         }
-        let registered = match self.register(vma.range)? {
+        Ok(Ok(Found::Tracked { pages, appeared }))
+    }
+
+    /// Registers, and takes all its pages for written.
+    fn look_at_new(&self, look: Look<'_>, pagemap: &File, scanner: &mut Scanner) -> Outcome<Found> {
+        let Look { vma: &Vma { range, .. }, file, .. } = look;
+        let registered = match self.register(look.span, range)? {
             Err(NewMemory) => return Ok(Err(NewMemory)),
             Ok(registered) => registered,
         };
         // Protect first, list then: what is written in between is in the list, what is written after is found by the
-        // next round. The list is of all pages, whatever this scan says: it may have begun with marks that a mapping
-        // carried along when it moved (mremap(2) before Linux 6.13).
-        let protected = scanner.written(pagemap, vma.range, file)?.is_some();
-        if registered && !protected && self.is_all_there(vma)? {
+        // next round. The list is of all pages, whatever this scan says: another before it may have come half way.
+        let protected = scanner.written(pagemap, range, file)?.is_some();
+        if registered && !protected && self.is_all_there(look.vma)? {
             return Ok(Err(NewMemory));
         }
-        let pages = scanner.populated(pagemap, vma.range, file)?;
-        Ok(Ok(if registered && protected { Found::New(pages) } else { Found::Refused(pages) }))
-    }
-
-    /// Whether the kernel took it.
-    fn register(&self, of: PageRange) -> Outcome<bool> {
-        let uffd = self.uffd.as_fd();
-        match sys::uffd_register(uffd, of).and_then(|()| sys::uffd_unprotect(uffd, of)) {
-            Ok(()) => Ok(Ok(true)),
-            Err(e) if e.raw_os_error() == Some(libc::EBUSY) => Err(Error::OwnUserfaultfd { pid: self.pid }),
-            Err(_) => {
-                // It must not stay half done: unregistered is what the next round recognises.
-                let undone = sys::uffd_unregister(uffd, of);
-                let no_memory = [libc::ENOMEM, libc::ESRCH];
-                let gone = |e: io::Error| no_memory.contains(&e.raw_os_error().unwrap_or(0));
-                let gone = undone.is_err_and(gone) && sys::uffd_unprotect(uffd, of).is_err_and(gone);
-                Ok(if gone { Err(NewMemory) } else { Ok(false) })
-            }
-        }
+        let pages = scanner.populated(pagemap, range, file)?;
+        let appeared = vec![range];
+        Ok(Ok(if registered && protected { Found::Tracked { pages, appeared } } else { Found::Refused(pages) }))
     }
 
     /// Whether a mapping is still as it was when the list was read.
@@ -199,9 +209,7 @@ impl Process {
         for vma in self.maps()? {
             let kind = match kinds.of(self.pid, &vma) {
                 Kind::Untracked(kind) => kind,
-                _ if self.refused.iter().any(|r| r.start <= vma.range.start && vma.range.end <= r.end) => {
-                    UntrackedKind::Refused
-                }
+                _ if self.refuses(vma.range) => UntrackedKind::Refused,
                 _ => continue,
             };
             let populated = range::total_bytes(&scanner.populated(&pagemap, vma.range, false)?);
@@ -217,17 +225,7 @@ impl Process {
         self.check_alive().map(|()| found)
     }
 
-    /// Takes the protection away from everything. The descriptor is closed by the drop that follows.
-    fn unregister(&mut self) -> Result<()> {
-        self.released = true;
-        for vma in self.maps()? {
-            // Those that never were registered say EINVAL.
-            let _ = sys::uffd_unregister(self.uffd.as_fd(), vma.range);
-        }
-        Ok(())
-    }
-
-    fn maps(&self) -> Result<Vec<Vma>> {
+    pub(crate) fn maps(&self) -> Result<Vec<Vma>> {
         let vmas = procfs::maps(self.pid)?;
         self.check_alive()?;
         if vmas.is_empty() {
@@ -242,8 +240,8 @@ impl Process {
     }
 
     /// Undoes everything.
-    pub(crate) fn detach(mut self) -> Result<()> {
-        match self.unregister() {
+    pub(crate) fn detach(mut self, kinds: &mut Kinds) -> Result<()> {
+        match self.unregister(kinds) {
             Err(Error::Ended { .. }) => Ok(()),
             other => other,
         }
@@ -252,38 +250,8 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // The kernel does it too when the descriptor is closed, but a copy of that may be in a child of ours that is
-        // just about to exec.
         if !self.released {
-            let _ = self.unregister();
+            let _ = self.unregister(&mut Kinds::default());
         }
-    }
-}
-
-/// A descriptor of the process.
-pub(crate) fn open(pid: i32) -> Result<OwnedFd> {
-    match sys::pidfd_open(pid) {
-        Err(e) if e.raw_os_error() == Some(libc::ESRCH) => Err(Error::Ended { pid }),
-        other => other.context(|| format!("open process {pid}")),
-    }
-}
-
-/// Shares a process's memory, as a vfork(2) child does until it execs.
-#[derive(Debug)]
-pub(crate) struct Guest {
-    pub pidfd: OwnedFd,
-    pub host: i32,
-}
-
-impl Guest {
-    /// A guest of one of `hosts`, if it is one.
-    pub(crate) fn of(pid: i32, mut hosts: impl Iterator<Item = i32>) -> Result<Option<Self>> {
-        let Some(host) = hosts.find(|host| sys::same_memory(pid, *host)) else { return Ok(None) };
-        let pidfd = open(pid)?;
-        Ok(Some(Self { pidfd, host }))
-    }
-
-    pub(crate) fn still_is(&self, pid: i32) -> bool {
-        !sys::has_ended(self.pidfd.as_fd()) && sys::same_memory(pid, self.host)
     }
 }

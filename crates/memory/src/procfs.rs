@@ -6,6 +6,9 @@ use std::io;
 use crate::error::{Context, Error, Result};
 use crate::range::PageRange;
 
+/// Addresses from here on are the kernel's, whatever shows there.
+const KERNELS_HALF: u64 = 1 << 63;
+
 /// A mapping: a line of /proc/PID/maps (proc_pid_maps(5)).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Vma {
@@ -20,14 +23,15 @@ pub(crate) struct Vma {
     pub name: String,
 }
 
-/// The mappings of a process, by address. None of a zombie or a kernel thread.
+/// The mappings of a process, by address, without the kernel's own (vsyscall). None of a zombie or a kernel thread.
 pub(crate) fn maps(pid: i32) -> Result<Vec<Vma>> {
     let text = read(pid, "maps")?;
     let bad = |line: &str| Error::Io {
         what: format!("understand the line {line:?} of /proc/{pid}/maps"),
         source: io::ErrorKind::InvalidData.into(),
     };
-    text.lines().map(|line| parse(line).ok_or_else(|| bad(line))).collect()
+    let all = text.lines().map(|line| parse(line).ok_or_else(|| bad(line)));
+    all.filter(|vma| !vma.as_ref().is_ok_and(|vma| vma.range.start >= KERNELS_HALF)).collect()
 }
 
 fn parse(line: &str) -> Option<Vma> {

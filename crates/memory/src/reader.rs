@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 
 use crate::error::{Context, Error, Result};
-use crate::process;
+use crate::guest;
 use crate::procfs;
 use crate::range::{self, PageRange};
 use crate::sys::{self, Iovecs};
@@ -53,7 +53,7 @@ impl PageReader {
 
     /// With a buffer of `bytes`, a page at least: the largest chunk that it hands on.
     pub fn with_buffer(pid: i32, bytes: usize) -> Result<Self> {
-        let pidfd = process::open(pid)?;
+        let pidfd = guest::open(pid)?;
         let page = sys::page_size();
         let pages = (bytes as u64 / page).max(1);
         Ok(Self { pid, pidfd, page, buffer: vec![0; (pages * page) as usize], iovecs: Iovecs::default() })

@@ -281,6 +281,22 @@ impl Mapping {
         self.0
     }
 
+    /// Moves it to other addresses (mremap(2)).
+    pub(crate) fn relocate(&mut self) -> io::Result<()> {
+        let there = Self::new(self.0.bytes())?;
+        let bytes = self.0.bytes() as usize;
+        let flags = libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED;
+        let (from, to) = (self.0.start as *mut libc::c_void, there.0.start as *mut libc::c_void);
+        // SAFETY: both are mappings of ours of that size, to which no reference exists; the second is replaced.
+        if unsafe { libc::mremap(from, bytes, bytes, flags, to) } == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        // One mapping now, and one owner.
+        self.0 = there.0;
+        std::mem::forget(there);
+        Ok(())
+    }
+
     /// Writes a byte.
     pub(crate) fn write(&mut self, offset: u64) {
         assert!(offset < self.0.bytes(), "inside the mapping");

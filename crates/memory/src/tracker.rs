@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use crate::error::{Error, Result};
+use crate::guest::Guest;
 use crate::kind::{Kinds, UntrackedKind};
-use crate::process::{Guest, NewMemory, Process};
+use crate::process::{NewMemory, Process};
 use crate::range::{self, PageRange};
 use crate::scan::Scanner;
 
@@ -58,8 +59,8 @@ pub struct ProcessRound {
     pub pid: i32,
     /// Pages written since the last round, and all populated pages of what is new.
     pub written: Vec<PageRange>,
-    /// Mappings registered in this round: new, grown, or moved here. In the first round those that appeared since the
-    /// process was attached, and read-only ones with private pages.
+    /// Addresses that are tracked from this round on: new, grown, or moved here. In the first round those that appeared
+    /// since the process was attached, and read-only files with private pages.
     pub appeared: Vec<PageRange>,
     /// Addresses that were mapped privately in the last round and are not any more: what was copied of them is void.
     pub vanished: Vec<PageRange>,
@@ -93,6 +94,7 @@ pub struct Tracker {
     attached: Vec<Attached>,
     scanner: Scanner,
     kinds: Kinds,
+    marks_move: bool,
     rounds: u32,
     last: Option<Instant>,
     /// The last round failed: what it had found did not reach the caller.
@@ -109,6 +111,7 @@ impl Tracker {
             attached: Vec::new(),
             scanner: Scanner::new(),
             kinds: Kinds::default(),
+            marks_move: crate::probe::marks_move(),
             rounds: 0,
             last: None,
             lost: false,
@@ -184,24 +187,19 @@ impl Tracker {
         if self.processes.contains_key(&pid) || self.guests.contains_key(&pid) {
             return Ok(None);
         }
-        for _ in 0..EXECS_FOLLOWED {
-            match Process::attach(pid, &mut self.kinds) {
-                Ok((process, attached)) => {
-                    self.processes.insert(pid, process);
-                    return Ok(Some(attached));
-                }
-                Err(Error::Ended { .. }) => return Ok(None),
-                Err(Error::OwnUserfaultfd { .. }) => {
-                    if let Some(guest) = Guest::of(pid, self.processes.keys().copied())? {
-                        self.guests.insert(pid, guest);
-                        return Ok(None);
-                    }
-                    // Perhaps it was a guest a moment ago, and has called execve since.
-                }
-                Err(e) => return Err(e),
-            }
+        // Not to be visited: the userfaultfd would be one of the other's memory.
+        if let Some(guest) = Guest::of(pid, self.processes.keys().copied())? {
+            self.guests.insert(pid, guest);
+            return Ok(None);
         }
-        Err(Error::OwnUserfaultfd { pid })
+        match Process::attach(pid, &mut self.kinds, self.marks_move) {
+            Ok((process, attached)) => {
+                self.processes.insert(pid, process);
+                Ok(Some(attached))
+            }
+            Err(Error::Ended { .. }) => Ok(None),
+            Err(e) => Err(e),
+        }
     }
 
     /// All pages that a dump would take from private mappings now, by process; protects nothing and forgets nothing.
@@ -228,7 +226,7 @@ impl Tracker {
     pub fn detach(mut self) -> Result<()> {
         let mut outcome = Ok(());
         for process in std::mem::take(&mut self.processes).into_values() {
-            outcome = outcome.and(process.detach());
+            outcome = outcome.and(process.detach(&mut self.kinds));
         }
         outcome
     }

@@ -233,6 +233,7 @@ fn churn(time: Duration) -> String {
             0 => {
                 let to =
                     unsafe { libc::mremap(at as *mut libc::c_void, 8 * 4096, 24 * 4096, libc::MREMAP_MAYMOVE) } as u64;
+                assert_ne!(to, u64::MAX, "mremap: {}", std::io::Error::last_os_error());
                 kept.push((to, 24));
                 to
             }
