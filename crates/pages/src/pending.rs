@@ -34,15 +34,12 @@ impl Pending {
         self.map.is_empty()
     }
 
-<<<<<<< HEAD
-=======
     /// How much is missing.
     #[cfg(test)]
     fn bytes(&self) -> u64 {
         self.map.iter().map(|(start, (end, _))| end - start).sum()
     }
 
->>>>>>> lazy
     fn insert(&mut self, piece: Piece) {
         if !piece.at.is_empty() {
             self.map.insert(piece.at.start, (piece.at.end, piece.origin));
@@ -135,7 +132,7 @@ mod tests {
                     model.retain(|a, _| !(to..to + len).contains(a));
                     model.extend(moved);
                 }
-                prop_assert_eq!(pending.bytes, model.len() as u64);
+                prop_assert_eq!(pending.bytes(), model.len() as u64);
             }
             for a in 0..200 {
                 prop_assert_eq!(pending.piece(a, 1).map(|p| p.origin), model.get(&a).copied());

@@ -56,10 +56,7 @@ impl Server {
     ) -> Self {
         let idle = Instant::now();
         Self {
-<<<<<<< HEAD
-=======
             guard: None,
->>>>>>> lazy
             dir,
             listener,
             store,
