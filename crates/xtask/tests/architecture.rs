@@ -13,6 +13,7 @@ const LAYERS: &[&[&str]] = &[
     &["godwit-model"],
     &[
         "godwit-criu",
+        "godwit-memory",
         "godwit-migration",
         "godwit-net",
         "godwit-pages",
@@ -57,7 +58,7 @@ const OUTSIDE: &[&str] = &[
 ];
 
 /// Crates that may write `unsafe`: system calls without a safe wrapper.
-const MAY_BE_UNSAFE: &[&str] = &["criu", "net", "pages", "probe"];
+const MAY_BE_UNSAFE: &[&str] = &["criu", "memory", "net", "pages", "probe"];
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().unwrap()
