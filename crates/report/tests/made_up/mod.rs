@@ -43,7 +43,12 @@ fn migration(id: u64, from: usize, to: usize, start: f64) -> MigrationRecord {
         rounds: Vec::new(),
         reason: format!("rtt from edge{from} is bad, \"27.0 ms\"; edge{to} has 11.4 ms, and load 2.31"),
         start: Time::from_secs(start),
-        phases: Phase::ALL.into_iter().zip(times).map(|(phase, ms)| PhaseTime { phase, ms }).collect(),
+        phases: Phase::ALL
+            .into_iter()
+            .filter(|phase| *phase != Phase::PreCopy)
+            .zip(times)
+            .map(|(phase, ms)| PhaseTime { phase, ms })
+            .collect(),
         freeze_ms: 132.5,
         gap_ms: Some(140.0 + id as f64),
         total_ms: 240.0,
