@@ -62,6 +62,7 @@ pub fn examine(image: &Path) -> Vec<Finding> {
         node_image(image),
     ];
     findings.extend(criu(image, root));
+    findings.push(write_protection(root));
     findings.push(kvm());
     findings
 }
@@ -164,7 +165,7 @@ fn criu(image: &Path, root: bool) -> Vec<Finding> {
                     "soft-dirty",
                     Has::Partly,
                     "not in this kernel",
-                    Some("CRIU's own pre-copy cannot work; stop-copy does"),
+                    Some("Godwit tracks memory by write protection instead, where that works"),
                 )
             });
             found.push(if can.lazy_pages {
@@ -174,6 +175,16 @@ fn criu(image: &Path, root: bool) -> Vec<Finding> {
             });
             found
         }
+    }
+}
+
+fn write_protection(root: bool) -> Finding {
+    if !root {
+        return finding("write protection", Has::Partly, "not tried without root", None);
+    }
+    match godwit_memory::supported() {
+        Ok(()) => finding("write protection", Has::Yes, "memory changes can be tracked: pre-copy works", None),
+        Err(why) => finding("write protection", Has::Partly, why, Some("pre-copy cannot work; stop-copy does")),
     }
 }
 
@@ -197,7 +208,7 @@ fn scratch_node(image: &Path) -> Result<godwit_criu::Capabilities, String> {
         name: &godwit_model::NodeName::new("doctor").expect("a name"),
         size: Size { cpu: 1.0, memory: godwit_model::Bytes(1 << 30) },
         netns: &netns,
-        cgroup,
+        cgroup: cgroup.clone(),
         program: &program,
         image,
         app: &scratch.join("app"),
@@ -209,6 +220,12 @@ fn scratch_node(image: &Path) -> Result<godwit_criu::Capabilities, String> {
         godwit_criu::check(&env, &Limit::within(Duration::from_secs(20))).map_err(|e| chain(&e))
     });
     let _ = fs::remove_dir_all(&scratch);
+    // A node that stood has taken it away itself.
+    if cgroup.dirs().iter().any(|dir| dir.exists())
+        && let Err(error) = cgroup.destroy(Duration::from_secs(5))
+    {
+        tracing::warn!(%error, "left behind");
+    }
     node
 }
 
