@@ -153,9 +153,9 @@ impl Bed {
         })
     }
 
-    /// Asks for a migration over the control socket.
+    /// Asks for a migration over the control socket: by stop-copy, whose phases last long enough to be hit.
     pub fn ask_to_migrate(&self, workload: &str, to: &str) -> Asked {
-        self.ask(&json!({"ask": "migrate", "workload": workload, "to": to, "strategy": "auto"}))
+        self.ask(&json!({"ask": "migrate", "workload": workload, "to": to, "strategy": "stop-copy"}))
     }
 
     /// Asks over the control socket.
