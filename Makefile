@@ -92,7 +92,8 @@ generated-check: test-build
 unit: ## all tests of the workspace, with their set-up in place
 	@echo '== tests'
 	mkdir -p $(TARGET)
-	cargo test --locked --workspace 2>&1 | tee $(TARGET)/tests.log
+	# Where nobody watches, a test that hangs is ended: its log says since when it has been running.
+	$(if $(CI),timeout --kill-after=60 40m) cargo test --locked --workspace 2>&1 | tee $(TARGET)/tests.log
 	# A test that cannot run here says so in a line of its own.
 	grep -a '^SKIPPED' $(TARGET)/tests.log >>"$$GODWIT_SKIPPED" || true
 	echo "   tests took $$SECONDS s"
