@@ -15,6 +15,9 @@ use super::node::Node;
 use super::slots::Slot;
 use super::{PATIENCE, until};
 
+/// How the memory can travel, however the host is.
+pub const STRATEGIES: [&str; 2] = ["stop-copy", "pre-copy"];
+
 /// A running testbed. Dropped, it is ended, and then nothing may be left of it.
 #[derive(Debug)]
 pub struct Bed {
@@ -97,7 +100,13 @@ impl Bed {
     /// `godwit migrate --json`, which must end well; its record.
     #[track_caller]
     pub fn migrate(&self, workload: &str, to: &str) -> Value {
-        let record = self.call(&["migrate", workload, to, "--json"]).code(0).json();
+        self.migrate_by("auto", workload, to)
+    }
+
+    /// The same by a strategy.
+    #[track_caller]
+    pub fn migrate_by(&self, strategy: &str, workload: &str, to: &str) -> Value {
+        let record = self.call(&["migrate", workload, to, "--json", "--strategy", strategy]).code(0).json();
         assert_eq!(record["outcome"], "done", "{record:#}");
         assert!(record.get("error").is_none(), "{record:#}");
         record
@@ -155,7 +164,12 @@ impl Bed {
 
     /// Asks for a migration over the control socket: by stop-copy, whose phases last long enough to be hit.
     pub fn ask_to_migrate(&self, workload: &str, to: &str) -> Asked {
-        self.ask(&json!({"ask": "migrate", "workload": workload, "to": to, "strategy": "stop-copy"}))
+        self.ask_to_migrate_by("stop-copy", workload, to)
+    }
+
+    /// The same by a strategy.
+    pub fn ask_to_migrate_by(&self, strategy: &str, workload: &str, to: &str) -> Asked {
+        self.ask(&json!({"ask": "migrate", "workload": workload, "to": to, "strategy": strategy}))
     }
 
     /// Asks over the control socket.

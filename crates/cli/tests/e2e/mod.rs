@@ -26,7 +26,7 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
-pub use bed::Bed;
+pub use bed::{Bed, STRATEGIES};
 pub use call::{Call, Ran, godwit};
 pub use harness::{Needs, run, skip};
 

@@ -5,7 +5,7 @@ use std::fs;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::e2e::{Bed, Call, left, node, shipped, until};
+use crate::e2e::{Bed, Call, STRATEGIES, left, node, shipped, until};
 use crate::hold::Standing;
 
 /// Kills it.
@@ -46,12 +46,26 @@ pub fn up_again_without_down() {
 }
 
 pub fn in_the_middle_of_a_migration() {
+    for strategy in STRATEGIES {
+        let bed = crate::hold::bed();
+        let _standing = Standing::new(&bed, strategy);
+        // The source's copy is frozen: it cannot even die before somebody thaws it.
+        crash(&bed);
+        bed.call(&["testbed", "down"]).code(0).prints("was not running any more");
+        left::assert_nothing(bed.name());
+    }
+}
+
+pub fn while_memory_goes_ahead() {
     let bed = crate::hold::bed();
-    let _standing = Standing::new(&bed);
-    // The source's copy is frozen: it cannot even die before somebody thaws it.
+    let mut asked = bed.ask_to_migrate_by("pre-copy", "video", "edge2");
+    asked.until_phase("pre-copy").unwrap();
     crash(&bed);
-    bed.call(&["testbed", "down"]).code(0).prints("was not running any more");
-    left::assert_nothing(bed.name());
+    until_the_nodes_die(&bed);
+    bed.call_up(&[]).code(0);
+    assert_eq!(bed.until_it_answers(), 0);
+    bed.migrate("video", "edge2");
+    bed.assert_runs_only_on("video", "edge2");
 }
 
 pub fn a_node_that_dies_is_no_target() {

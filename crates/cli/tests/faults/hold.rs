@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::e2e::bed::Asked;
 use crate::e2e::node::{Node, Process, signal};
-use crate::e2e::{Bed, shipped, until};
+use crate::e2e::{Bed, STRATEGIES, shipped};
 
 /// The shipped car with a service large enough that its dump and transfer take a while.
 pub fn bed() -> Bed {
@@ -30,11 +30,14 @@ pub struct Standing {
 }
 
 impl Standing {
-    pub fn new(bed: &Bed) -> Self {
-        for (from, to) in [("edge1", "edge2"), ("edge2", "edge1")].into_iter().cycle().take(10) {
+    pub fn new(bed: &Bed, strategy: &str) -> Self {
+        // When the target's criu has been made ready, and has nothing to do for long enough.
+        let ready = if strategy == "pre-copy" { "pre-copy" } else { "freeze" };
+        for _ in 0..10 {
+            let (from, to) = if bed.node_of("video") == "edge1" { ("edge1", "edge2") } else { ("edge2", "edge1") };
             let (source, target) = (bed.node(from), bed.node(to));
-            let mut asked = bed.ask_to_migrate("video", to);
-            asked.until_phase("freeze").expect("a migration that goes well");
+            let mut asked = bed.ask_to_migrate_by(strategy, "video", to);
+            asked.until_phase(ready).expect("a migration that goes well");
             let criu = target.criu();
             assert!(!criu.is_empty(), "the target's criu waits for the state");
             let stopped = criu.iter().all(|process| signal(process, Signal::SIGSTOP));
@@ -44,7 +47,6 @@ impl Standing {
             }
             target.criu().iter().for_each(|process| _ = signal(process, Signal::SIGCONT));
             assert_eq!(asked.record()["outcome"], "done");
-            until("the migration that was not caught is over", || (bed.node_of("video") == to).then_some(()));
         }
         panic!("ten migrations went through before their criu could be stopped");
     }
@@ -89,8 +91,9 @@ pub fn assert_unharmed(bed: &Bed, at: &str) {
         assert_eq!(bed.node(node).images(), "", "on {node}");
     }
     let other = if at == "edge1" { "edge2" } else { "edge1" };
-    bed.migrate("video", other);
-    bed.migrate("video", at);
+    for (strategy, to) in STRATEGIES.into_iter().zip([other, at]) {
+        bed.migrate_by(strategy, "video", to);
+    }
     assert_eq!(bed.until_it_answers(), 0, "the client's connection broke later");
     bed.assert_runs_only_on("video", at);
 }

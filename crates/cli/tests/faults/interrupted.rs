@@ -19,10 +19,14 @@ fn restless() -> String {
 }
 
 fn run(bed: &Bed) -> Started {
+    run_by(bed, "auto")
+}
+
+fn run_by(bed: &Bed, strategy: &str) -> Started {
     let file = bed.file("scenario.yaml", &restless());
     let out = bed.path("out");
     let fixed = ["run", file.to_str().unwrap(), "--world", "testbed", "--out", out.to_str().unwrap()];
-    Call::new([&fixed[..], &["--name", bed.name()]].concat()).start()
+    Call::new([&fixed[..], &["--name", bed.name(), "--strategy", strategy]].concat()).start()
 }
 
 fn summary(bed: &Bed) -> Value {
@@ -45,9 +49,9 @@ pub fn while_nodes_come_up() {
 }
 
 pub fn in_the_middle_of_a_migration() {
-    for signal in SIGNALS {
+    for (signal, strategy) in SIGNALS.into_iter().zip(["auto", "stop-copy", "pre-copy"]) {
         let bed = Bed::none();
-        let mut run = run(&bed);
+        let mut run = run_by(&bed, strategy);
         run.until_it_says("move video edge1 -> edge2");
         run.signal(signal);
         let ran = run.end().code(130).says("interrupted after").says("the report covers these");
@@ -106,7 +110,7 @@ pub fn a_testbed_that_comes_up_in_the_background() {
 
 pub fn by_down_in_the_middle_of_a_migration() {
     let bed = crate::hold::bed();
-    let standing = Standing::new(&bed);
+    let standing = Standing::new(&bed, "stop-copy");
     assert_eq!(bed.ask(&json!({"ask": "down"})).end()["reply"], "ending");
     let down = Call::new(["testbed", "down", "--name", bed.name()]).start();
     let record = standing.go_on();

@@ -2,13 +2,13 @@
 
 use serde_json::json;
 
-use crate::e2e::until;
+use crate::e2e::{STRATEGIES, until};
 use crate::hold::{Standing, assert_rolled_back, assert_unharmed, bed, kill_all};
 
 pub fn the_target_s_criu_in_the_restore() {
     let bed = bed();
-    for _ in 0..2 {
-        let standing = Standing::new(&bed);
+    for strategy in STRATEGIES {
+        let standing = Standing::new(&bed, strategy);
         let from = standing.from;
         standing.kill_target_criu();
         let record = standing.go_on();
@@ -19,27 +19,31 @@ pub fn the_target_s_criu_in_the_restore() {
 
 pub fn the_source_s_criu_while_it_holds() {
     let bed = bed();
-    let standing = Standing::new(&bed);
-    let to = standing.to;
-    // It stands, so what is told of it can be looked at.
-    let workload = bed.status()["workloads"][0].clone();
-    assert_eq!((&workload["node"], &workload["migrating"]), (&json!(standing.from), &json!([to, "restore"])));
-    bed.call(&["status"]).code(0).prints(&format!("moving to {to}: restore"));
-    standing.kill_source_criu();
-    let record = standing.go_on();
-    assert_eq!(record["outcome"], "done", "the state is whole and with the target: {record:#}");
-    assert_unharmed(&bed, to);
+    for strategy in STRATEGIES {
+        let standing = Standing::new(&bed, strategy);
+        let to = standing.to;
+        // It stands, so what is told of it can be looked at.
+        let workload = bed.status()["workloads"][0].clone();
+        assert_eq!((&workload["node"], &workload["migrating"]), (&json!(standing.from), &json!([to, "restore"])));
+        bed.call(&["status"]).code(0).prints(&format!("moving to {to}: restore"));
+        standing.kill_source_criu();
+        let record = standing.go_on();
+        assert_eq!(record["outcome"], "done", "the state is whole and with the target: {record:#}");
+        assert_unharmed(&bed, to);
+    }
 }
 
 pub fn both_crius() {
     let bed = bed();
-    let standing = Standing::new(&bed);
-    let from = standing.from;
-    standing.kill_source_criu();
-    standing.kill_target_criu();
-    let record = standing.go_on();
-    assert_rolled_back(&record, "restore", "criu was killed by signal 9");
-    assert_unharmed(&bed, from);
+    for strategy in STRATEGIES {
+        let standing = Standing::new(&bed, strategy);
+        let from = standing.from;
+        standing.kill_source_criu();
+        standing.kill_target_criu();
+        let record = standing.go_on();
+        assert_rolled_back(&record, "restore", "criu was killed by signal 9");
+        assert_unharmed(&bed, from);
+    }
 }
 
 /// The one moment that CRIU's death harms: its code is inside the tasks and their sockets are in its hands.
@@ -73,23 +77,27 @@ pub fn the_source_s_criu_in_the_dump() {
 /// Its state is with the target already, which runs on.
 pub fn the_frozen_container() {
     let bed = bed();
-    let standing = Standing::new(&bed);
-    let to = standing.to;
-    kill_all(&standing.source.copy_of("video"));
-    let record = standing.go_on();
-    assert_eq!(record["outcome"], "done", "{record:#}");
-    assert_unharmed(&bed, to);
+    for strategy in STRATEGIES {
+        let standing = Standing::new(&bed, strategy);
+        let to = standing.to;
+        kill_all(&standing.source.copy_of("video"));
+        let record = standing.go_on();
+        assert_eq!(record["outcome"], "done", "{record:#}");
+        assert_unharmed(&bed, to);
+    }
 }
 
 /// Then there is nothing to be moved, and nobody is told that all is well.
 pub fn the_container_before_the_freeze() {
-    let bed = bed();
-    let mut asked = bed.ask_to_migrate("video", "edge2");
-    asked.until_phase("preflight").unwrap();
-    kill_all(&bed.node("edge1").copy_of("video"));
-    let record = asked.record();
-    assert_eq!(record["outcome"], "lost", "{record:#}");
-    is_told_to_be_lost(&bed);
+    for (strategy, phase) in [("stop-copy", "preflight"), ("pre-copy", "pre-copy")] {
+        let bed = bed();
+        let mut asked = bed.ask_to_migrate_by(strategy, "video", "edge2");
+        asked.until_phase(phase).unwrap();
+        kill_all(&bed.node("edge1").copy_of("video"));
+        let record = asked.record();
+        assert_eq!(record["outcome"], "lost", "{record:#}");
+        is_told_to_be_lost(&bed);
+    }
 }
 
 pub fn the_container_while_nothing_moves() {

@@ -42,6 +42,7 @@ fn main() -> ExitCode {
         crashed::down_removes_what_is_left_and_says_what,
         crashed::up_again_without_down,
         crashed::in_the_middle_of_a_migration,
+        crashed::while_memory_goes_ahead,
         crashed::a_node_that_dies_is_no_target,
         crashed::a_node_that_dies_takes_its_workload_along_which_is_told,
         crashed::a_run_does_not_hurt_the_next,

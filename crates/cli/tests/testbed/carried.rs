@@ -2,16 +2,16 @@
 
 use serde_json::Value;
 
-use crate::e2e::Bed;
 use crate::e2e::service::{Client, echo};
+use crate::e2e::{Bed, STRATEGIES};
 
 /// `app` with what `first` does cannot move: said so with these words, after a freeze or before any.
 fn stays(first: &str, says: &[&str], froze: bool) {
     let bed = Bed::of(&echo(first));
     let mut client = Client::connect(&bed);
     client.ask();
-    for _ in 0..2 {
-        let ran = bed.call(&["migrate", "app", "b", "--json"]).code(1);
+    for strategy in STRATEGIES {
+        let ran = bed.call(&["migrate", "app", "b", "--json", "--strategy", strategy]).code(1);
         let record: Value = ran.json();
         assert_eq!(record["outcome"], "rolled-back", "{record:#}");
         assert_eq!(record["freeze_ms"].as_f64().unwrap() > 0.0, froze, "{record:#}");
@@ -52,8 +52,8 @@ pub fn ordinary_state_is_carried() {
     let bed = Bed::of(&echo(state));
     let mut client = Client::connect(&bed);
     client.ask();
-    for to in ["b", "a"] {
-        bed.migrate("app", to);
+    for (to, strategy) in ["b", "a"].into_iter().zip(STRATEGIES) {
+        bed.migrate_by(strategy, "app", to);
         client.ask();
         bed.assert_runs_only_on("app", to);
         let node = bed.node(to);

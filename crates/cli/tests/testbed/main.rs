@@ -29,6 +29,7 @@ fn main() -> ExitCode {
         commands::the_control_socket_is_for_root_and_minds_its_manners,
         migrate::the_container_is_an_ordinary_one_of_its_new_node,
         migrate::a_foreign_service_moves_with_its_state_and_its_connections,
+        migrate::pre_copy_sends_memory_while_the_service_runs,
         migrate::two_workloads_pass_each_other,
         migrate::one_at_a_time,
         migrate::who_asked_may_go_away,

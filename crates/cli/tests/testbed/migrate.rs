@@ -12,7 +12,8 @@ pub fn ten_times_there_and_back_under_load_on_one_connection() {
     assert_eq!(bed.until_it_answers(), 0);
     for round in 0..10 {
         for to in ["edge2", "edge1"] {
-            let record = bed.migrate("video", to);
+            // Each way by each strategy.
+            let record = bed.migrate_by(["auto", "stop-copy", "pre-copy"][round % 3], "video", to);
             assert_eq!(record["to"], to, "{round}: {record:#}");
             assert!(record["gap_ms"].is_number() && record["freeze_ms"].as_f64().unwrap() > 0.0, "{record:#}");
         }
@@ -47,8 +48,13 @@ pub fn a_foreign_service_moves_with_its_state_and_its_connections() {
     let bed = Bed::of(&echo(""));
     let mut client = Client::connect(&bed);
     client.ask();
-    for to in ["b", "a", "b"] {
-        let record = bed.call(&["migrate", "app", to, "--json"]).code(0).json();
+    for (to, strategy) in [("b", "auto"), ("a", "stop-copy"), ("b", "pre-copy")] {
+        let record = bed.migrate_by(strategy, "app", to);
+        if strategy == "auto" {
+            assert!(record["strategy_why"].is_string(), "what was chosen is explained: {record:#}");
+        } else {
+            assert_eq!(record["strategy"], strategy);
+        }
         assert_eq!(record["gap_ms"], json!(null), "nobody measures it: {record:#}");
         client.ask();
         bed.assert_runs_only_on("app", to);
@@ -60,6 +66,21 @@ pub fn a_foreign_service_moves_with_its_state_and_its_connections() {
     let status = bed.status();
     assert_eq!(status["clients"], json!([]));
     bed.call(&["status"]).code(0).prints("app");
+}
+
+pub fn pre_copy_sends_memory_while_the_service_runs() {
+    let bed = Bed::up();
+    bed.until_it_answers();
+    let record = bed.migrate_by("pre-copy", "video", "edge2");
+    let phases: Vec<_> = record["phases"].as_array().unwrap().iter().map(|p| p["phase"].as_str().unwrap()).collect();
+    assert_eq!(phases[..4], ["preflight", "stage", "pre-copy", "freeze"], "{record:#}");
+    let rounds = record["rounds"].as_array().unwrap();
+    assert!(rounds.len() >= 2 && rounds[0]["bytes"].as_u64().unwrap() > 16 << 20, "{record:#}");
+    let last = rounds.last().unwrap()["bytes"].as_u64().unwrap();
+    assert!(last < 16 << 20, "little is left for the freeze: {record:#}");
+    assert_eq!(bed.until_it_answers(), 0);
+    bed.assert_runs_only_on("video", "edge2");
+    assert_eq!((bed.node("edge1").images(), bed.node("edge2").images()), (String::new(), String::new()));
 }
 
 pub fn two_workloads_pass_each_other() {
