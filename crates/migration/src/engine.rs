@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use godwit_model::{Bytes, CopyRound, MigrationId, NodeName, Outcome, Phase, PhaseTime, Strategy, WorkloadName};
 
 use crate::journal::{Entry, Journal, State};
-use crate::parts::{PartError, Side, Source, Target, Traffic};
+use crate::parts::{PartError, Side, Source, Target, Told, Traffic};
 
 /// How often a step after the commit is tried before the migration is given up as stuck.
 const ATTEMPTS_AFTER_COMMIT: u32 = 5;
@@ -216,8 +216,10 @@ fn before_commit(
     if request.strategy == Strategy::PreCopy {
         let mut rounds = Vec::new();
         clock.run(Phase::PreCopy, || {
-            parts.source.precopy(&mut |round| {
-                rounds.push(round);
+            parts.source.precopy(&mut |told| {
+                if let Told::Round(round) = told {
+                    rounds.push(round);
+                }
                 !cancel.is_cancelled()
             })
         })?;
@@ -235,7 +237,7 @@ fn before_commit(
         clock.copied(round);
     }
     let bytes = clock.run(Phase::Transfer, || {
-        let bytes = parts.source.send()?;
+        let bytes = parts.source.send(&mut |_| !cancel.is_cancelled())?;
         parts.target.received()?;
         Ok(bytes)
     })?;
@@ -286,7 +288,7 @@ fn insist(what: &str, mut step: impl FnMut() -> Result<(), PartError>) -> Result
         match step() {
             Ok(()) => return Ok(()),
             Err(error) if attempt == ATTEMPTS_AFTER_COMMIT => {
-                return Err(PartError::caused_by(format!("could not {what} in {attempt} attempts"), error));
+                return Err(error.within(format!("could not {what} in {attempt} attempts")));
             }
             Err(error) => {
                 tracing::warn!(attempt, error = error.chain(), "could not {what}, trying again");

@@ -31,10 +31,10 @@
 
 mod engine;
 mod journal;
-mod parts;
+pub mod parts;
 mod stream;
 
 pub use engine::{Cancel, Ended, Parts, Progress, Request, migrate};
 pub use journal::{Entry, FileJournal, Journal, JournalError, State};
-pub use parts::{PartError, Side, Source, Target, Traffic};
+pub use parts::{PartError, Side, Source, Target, Told, Traffic};
 pub use stream::{NoPages, PageSink, Receiver, Sender, StreamError};

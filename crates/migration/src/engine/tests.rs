@@ -49,9 +49,9 @@ impl Source for Shared {
     fn stage(&mut self) -> Result<(), PartError> {
         self.0.borrow_mut().step("source.stage")
     }
-    fn precopy(&mut self, told: &mut dyn FnMut(CopyRound) -> bool) -> Result<(), PartError> {
+    fn precopy(&mut self, told: &mut dyn FnMut(Told) -> bool) -> Result<(), PartError> {
         for bytes in [100, 10] {
-            if !told(CopyRound { bytes: Bytes(bytes), ms: 1.0 }) {
+            if !told(Told::Round(CopyRound { bytes: Bytes(bytes), ms: 1.0 })) {
                 break;
             }
         }
@@ -67,7 +67,7 @@ impl Source for Shared {
     fn dump(&mut self) -> Result<Option<CopyRound>, PartError> {
         self.0.borrow_mut().step("dump").map(|()| Some(CopyRound { bytes: Bytes(1), ms: 1.0 }))
     }
-    fn send(&mut self) -> Result<Bytes, PartError> {
+    fn send(&mut self, _: &mut dyn FnMut(Told) -> bool) -> Result<Bytes, PartError> {
         self.0.borrow_mut().step("send").map(|()| Bytes(7))
     }
     fn discard(&mut self) -> Result<(), PartError> {

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use godwit_criu::Member;
 use godwit_memory::{NextStep, PageRange, PageReader, PreCopyBudget, Round, RoundStat, Tracker, decide, is_zero};
-use godwit_migration::{PageSink, PartError, Sender, StreamError};
+use godwit_migration::{PageSink, PartError, Sender, StreamError, Told};
 use godwit_model::{Bytes, CopyRound};
 use godwit_pages::{PAGE, PageStore, StoreError};
 
@@ -63,7 +63,7 @@ impl Copying {
         &mut self,
         members: &dyn Fn() -> godwit_criu::Result<Vec<Member>>,
         stream: &mut Sender<TcpStream>,
-        told: &mut dyn FnMut(CopyRound) -> bool,
+        told: &mut dyn FnMut(Told) -> bool,
     ) -> Result<(), PartError> {
         let start = Instant::now();
         let mut rounds: Vec<RoundStat> = Vec::new();
@@ -89,7 +89,7 @@ impl Copying {
             if let Some(last) = rounds.last_mut() {
                 last.copying = Duration::from_secs_f64(round.ms / 1e3);
             }
-            if !told(round) {
+            if !told(Told::Round(round)) {
                 return Ok(());
             }
         }

@@ -1,9 +1,10 @@
 //! The workload on the node where it runs.
 
-use std::path::PathBuf;
+use std::fs;
+use std::path::{Path, PathBuf};
 
 use godwit_criu::{DumpOptions, FrozenDump, HeldDump, ImagesDir, Limit, MemoryMode, PreparedDump, ReleasedDump};
-use godwit_migration::{PartError, Source};
+use godwit_migration::{PartError, Source, Told};
 use godwit_model::{Bytes, CopyRound, Strategy};
 
 use super::precopy::Copying;
@@ -77,7 +78,7 @@ impl Source for SourceSide<'_> {
         Ok(())
     }
 
-    fn precopy(&mut self, told: &mut dyn FnMut(CopyRound) -> bool) -> Result<(), PartError> {
+    fn precopy(&mut self, told: &mut dyn FnMut(Told) -> bool) -> Result<(), PartError> {
         let SourceState::Prepared(dump) = &self.state else { return Err(illegal("pre-copy")) };
         let mut between = self.between.borrow_mut();
         let Some(stream) = &mut between.stream else { return Err(illegal("pre-copy")) };
@@ -126,9 +127,14 @@ impl Source for SourceSide<'_> {
         }
     }
 
-    fn send(&mut self) -> Result<Bytes, PartError> {
+    fn send(&mut self, told: &mut dyn FnMut(Told) -> bool) -> Result<Bytes, PartError> {
         let Some(mut stream) = self.between.borrow_mut().stream.take() else { return Err(illegal("the transfer")) };
+        let expected = size_of(&self.images);
+        if !told(Told::Sent { bytes: Bytes(0), expected }) {
+            return Err(PartError::new("cancelled"));
+        }
         let sent = stream.dir(&self.images, |name| !name.ends_with(".log")).and_then(|()| stream.finish());
+        told(Told::Sent { bytes: expected, expected });
         sent.map_err(|e| PartError::caused_by("send the images", e))
     }
 
@@ -179,6 +185,12 @@ impl Source for SourceSide<'_> {
         }
         Ok(())
     }
+}
+
+/// What the files of a directory hold.
+fn size_of(dir: &Path) -> Bytes {
+    let files = fs::read_dir(dir).into_iter().flatten().flatten();
+    Bytes(files.filter_map(|file| file.metadata().ok()).map(|meta| meta.len()).sum())
 }
 
 /// Where the memory is in a dump and a restore of this strategy.
