@@ -32,9 +32,7 @@
 mod engine;
 mod journal;
 pub mod parts;
-mod stream;
 
 pub use engine::{Cancel, Ended, Parts, Progress, Request, migrate};
 pub use journal::{Entry, FileJournal, Journal, JournalError, State};
 pub use parts::{PartError, Side, Source, Target, Told, Traffic};
-pub use stream::{NoPages, PageSink, Receiver, Sender, StreamError};

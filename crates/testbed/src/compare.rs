@@ -8,11 +8,12 @@ use std::time::{Duration, Instant};
 
 use godwit_control::Order;
 use godwit_criu::Limit;
-use godwit_migration::{Cancel, NoPages, Receiver, Sender};
+use godwit_migration::Cancel;
 use godwit_model::{
     BaselineMove, MigrationId, MigrationRecord, NodeName, StrategyChoice, Time, UserName, WorkloadName,
 };
 use godwit_traffic::{Client, ClientConfig};
+use godwit_transport::{NoPages, Receiver, Sender};
 
 use crate::backhaul;
 use crate::error::TestbedError;

@@ -14,7 +14,8 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use godwit_criu::RestorePlan;
-use godwit_migration::{PartError, Sender};
+use godwit_migration::PartError;
+use godwit_transport::Sender;
 
 pub(crate) use source::SourceSide;
 pub(crate) use target::TargetSide;

@@ -22,6 +22,7 @@ const LAYERS: &[&[&str]] = &[
         "godwit-report",
         "godwit-scenario",
         "godwit-traffic",
+        "godwit-transport",
     ],
     &["godwit-control"],
     &["godwit-sim", "godwit-testbed"],

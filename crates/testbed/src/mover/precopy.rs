@@ -8,9 +8,10 @@ use std::time::{Duration, Instant};
 
 use godwit_criu::Member;
 use godwit_memory::{NextStep, PageRange, PageReader, PreCopyBudget, Round, RoundStat, Tracker, decide, is_zero};
-use godwit_migration::{PageSink, PartError, Sender, StreamError, Told};
+use godwit_migration::{PartError, Told};
 use godwit_model::{Bytes, CopyRound};
 use godwit_pages::{PAGE, PageStore, StoreError};
+use godwit_transport::{PageSink, Sender, StreamError};
 
 use super::part;
 

@@ -5,9 +5,10 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
 use godwit_criu::{HeldRestore, ImagesDir, Limit, PreparedRestore, RestoreOptions, RestoredContainer};
-use godwit_migration::{NoPages, PartError, Receiver, Sender, StreamError, Target};
+use godwit_migration::{PartError, Target};
 use godwit_model::{Bytes, Strategy};
 use godwit_pages::{FillOptions, LazyHandler, PageStore};
+use godwit_transport::{NoPages, Receiver, Sender, StreamError};
 
 use super::precopy::Kept;
 use super::source::memory_mode;
