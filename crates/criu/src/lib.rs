@@ -26,6 +26,16 @@
 //! - Every call that waits has a [`Limit`]; what it started is ended when the limit is over.
 //! - Before and after, the container is a normal container of the node's runc.
 //!
+//! # Memory that is not in the images
+//!
+//! With [`MemoryMode::Lazy`] on both sides the freeze hardly depends on the memory. The caller copies the private memory
+//! of the container's processes ([`PreparedDump::members`]) while they run, and the rest between
+//! [`PreparedDump::freeze`] and [`FrozenDump::dump`]: what is read then is what the dump finds. The dump says in the images
+//! where there is memory. On the target something takes over the processes' userfaultfds on [`LAZY_SOCKET`] and fills
+//! them (`godwit-pages`); it has to listen before [`PreparedRestore::restore`], because the kernel touches their memory
+//! already while they are made. All guarantees above hold as well; one is added: what the images promise can be compared
+//! with what has arrived before anything is committed.
+//!
 //! # What it leaves to the caller
 //!
 //! Packets: to keep them from the service's network namespace from before the freeze until the commit or the end of
@@ -40,6 +50,7 @@ mod images;
 mod limit;
 mod log;
 mod node;
+mod pagemap;
 mod plan;
 mod preflight;
 mod process;
@@ -47,7 +58,9 @@ mod released;
 mod restore;
 mod rpc;
 mod runc;
+mod scan;
 mod sockets;
+mod spare;
 mod spec;
 mod stage;
 mod state;

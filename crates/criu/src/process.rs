@@ -18,6 +18,16 @@ pub(crate) fn host_pid(env: &NodeEnv, pid: i32, candidates: &[i32]) -> Result<i3
     })
 }
 
+/// The pid by which the node knows the host's process `host_pid`.
+pub(crate) fn node_pid(env: &NodeEnv, host_pid: i32) -> Result<i32> {
+    let Some(init) = env.init_pid() else { return Ok(host_pid) };
+    let depth = ns_pids(init)?.len();
+    ns_pids(host_pid)?.get(depth - 1).copied().ok_or_else(|| Error::BadFile {
+        path: format!("/proc/{host_pid}").into(),
+        message: "not a process of the node".into(),
+    })
+}
+
 /// A process of a container.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Member {

@@ -19,6 +19,7 @@ use crate::limit::Limit;
 use crate::log;
 use crate::node::{NodeChild, NodeEnv};
 use crate::rpc::{Notify, Opts, Req, ReqType, Resp};
+use crate::spare::Spare;
 
 /// The first CRIU that logs to standard error when asked by RPC.
 const LOGS_TO_STDERR: Version = Version { major: 4, minor: 2, patch: 0 };
@@ -61,11 +62,24 @@ pub(crate) enum Said {
 impl Swrk {
     /// Starts a worker. `fds` are handed on; their numbers there are returned in the same order.
     pub(crate) fn start(env: &NodeEnv, verb: &'static str, fds: &[&OwnedFd]) -> Result<(Self, Vec<RawFd>)> {
+        Self::start_with(env, verb, fds, None)
+    }
+
+    /// The same, with a library of ours in it.
+    pub(crate) fn start_with(
+        env: &NodeEnv,
+        verb: &'static str,
+        fds: &[&OwnedFd],
+        spare: Option<&Spare>,
+    ) -> Result<(Self, Vec<RawFd>)> {
         let (socket, theirs) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)
             .context(|| "make a socket pair".into())?;
         let mut command = env.command("criu");
         let socket_number = command.fd(&theirs)?;
         let numbers = fds.iter().map(|fd| command.fd(fd)).collect::<Result<_>>()?;
+        if let Some(spare) = spare {
+            command = spare.load_into(command)?;
+        }
         let log = memfd_create("criu-log", MFdFlags::MFD_CLOEXEC).context(|| "make a memory file".into())?;
         let log = File::from(log);
         let stderr = log.try_clone().context(|| "duplicate a memory file".into())?;

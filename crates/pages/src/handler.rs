@@ -21,6 +21,9 @@ use crate::store::PageStore;
 /// CRIU's name for the socket on which a lazy restore expects whoever has the memory.
 const SOCKET: &str = "lazy-pages.socket";
 
+/// How long processes that are held may take to be handed over.
+const HANDING_OVER: Duration = Duration::from_secs(5);
+
 /// In which order to fill.
 #[derive(Debug, Clone, Default)]
 pub struct FillOptions {
@@ -105,6 +108,13 @@ impl Shared {
         self.changed.notify_all();
     }
 
+    pub(crate) fn took_over(&self, pid: i32) {
+        let mut state = self.state();
+        state.pids.push(pid);
+        state.stats.processes += 1;
+        self.changed.notify_all();
+    }
+
     pub(crate) fn guarded(&self, result: Result<(), String>) {
         self.state().guarded = Some(result);
         self.changed.notify_all();
@@ -177,11 +187,16 @@ impl LazyHandler {
     pub fn check(&self) -> Result<()> {
         let pagemaps = Pagemap::read_all(&self.dir)?;
         check_complete(&self.store, &pagemaps)?;
-        let state = self.shared.state();
-        self.healthy(&state)?;
-        match pagemaps.iter().find(|p| !p.lazy.is_empty() && !state.pids.contains(&p.pid)) {
-            Some(pagemap) => Err(Error::Failed(format!("process {} was not handed over", pagemap.pid))),
-            None => Ok(()),
+        // CRIU has sent them before it came to the hold, but our thread may not have been on a CPU since.
+        let mut lazy = pagemaps.iter().filter(|pagemap| !pagemap.lazy.is_empty());
+        let handed_over = |state: &State| lazy.clone().all(|pagemap| state.pids.contains(&pagemap.pid));
+        match self.wait_until(HANDING_OVER, handed_over) {
+            Err(Error::TimedOut { .. }) => {
+                let state = self.shared.state();
+                let pid = lazy.find(|pagemap| !state.pids.contains(&pagemap.pid)).map_or(0, |pagemap| pagemap.pid);
+                Err(Error::Failed(format!("process {pid} was not handed over")))
+            }
+            result => result.map(drop),
         }
     }
 

@@ -16,7 +16,7 @@ const IMG_COMMON_MAGIC: u32 = 0x5456_4319;
 const PAGEMAP_MAGIC: u32 = 0x5608_4025;
 const MM_MAGIC: u32 = 0x5749_2820;
 
-/// criu/include/pagemap.h: pages that may come later.
+/// criu/include/pagemap.h: a lazy restore leaves these pages out, whether they are in the images or not.
 const PE_LAZY: u32 = 1 << 1;
 /// Pages that are in the images.
 const PE_PRESENT: u32 = 1 << 2;
@@ -52,6 +52,27 @@ struct VmaEntry {
     start: u64,
     #[prost(uint64, required, tag = "2")]
     end: u64,
+    /// As in mmap(2).
+    #[prost(uint32, required, tag = "6")]
+    flags: u32,
+    /// What kind of mapping it is.
+    #[prost(uint32, required, tag = "7")]
+    status: u32,
+}
+
+/// criu/include/image.h: the kernel's own mappings (vsyscall, vdso, vvar).
+const VMA_KERNEL: u32 = 1 << 2 | 1 << 3 | 1 << 12;
+
+impl VmaEntry {
+    /// Whether a lazy restore registers it with the userfaultfd (CRIU's `vma_entry_can_be_lazy`).
+    fn can_be_lazy(&self) -> bool {
+        let has = |flag: i32| self.flags & flag.cast_unsigned() != 0;
+        has(libc::MAP_ANONYMOUS)
+            && has(libc::MAP_PRIVATE)
+            && !has(libc::MAP_LOCKED)
+            && !has(libc::MAP_HUGETLB)
+            && self.status & VMA_KERNEL == 0
+    }
 }
 
 /// What the images say of the memory of one process.
@@ -61,7 +82,7 @@ pub struct Pagemap {
     pub pid: i32,
     /// What has to be served, by address, no range across the boundary of two mappings.
     pub lazy: Vec<Range<u64>>,
-    /// What is in the images.
+    /// What is restored from the images.
     pub present: Vec<Range<u64>>,
 }
 
@@ -81,13 +102,27 @@ impl Pagemap {
             let range = entry.vaddr..end.ok_or_else(|| image.bad("a range beyond the address space"))?;
             // Before CRIU 2.0 there were no flags, and all was present.
             match entry.flags.unwrap_or(PE_PRESENT) {
-                flags if flags & PE_PRESENT != 0 => pagemap.present.push(range),
                 flags if flags & PE_LAZY != 0 => pagemap.lazy.push(range),
+                flags if flags & PE_PRESENT != 0 => pagemap.present.push(range),
                 _ => return Err(image.bad("pages of an earlier checkpoint, which is not here")),
             }
         }
         if !pagemap.lazy.is_empty() {
-            pagemap.lazy = cut(&pagemap.lazy, &mappings(dir, pid)?);
+            let mappings = mappings(dir, pid)?;
+            let ranges: Vec<Range<u64>> = mappings.iter().map(|vma| vma.start..vma.end).collect();
+            let all = pagemap.lazy.iter().map(|range| range.end - range.start).sum::<u64>();
+            pagemap.lazy = cut(&pagemap.lazy, &ranges);
+            // The kernel would let such pages read as zero, without a word.
+            if pagemap.lazy.iter().map(|range| range.end - range.start).sum::<u64>() != all {
+                return Err(image.bad("lazy pages in no mapping"));
+            }
+            let within =
+                |vma: &VmaEntry| pagemap.lazy.iter().any(|range| vma.start < range.end && range.start < vma.end);
+            if let Some(vma) = mappings.iter().find(|vma| !vma.can_be_lazy() && within(vma)) {
+                return Err(
+                    image.bad(&format!("lazy pages in a mapping that is not filled lazily, at {:#x}", vma.start))
+                );
+            }
         }
         Ok(pagemap)
     }
@@ -105,12 +140,14 @@ impl Pagemap {
     }
 }
 
-/// The boundaries of a process's mappings.
-fn mappings(dir: &Path, pid: i32) -> Result<Vec<Range<u64>>> {
+/// A process's mappings.
+fn mappings(dir: &Path, pid: i32) -> Result<Vec<VmaEntry>> {
     let image = Image::read(dir.join(format!("mm-{pid}.img")), MM_MAGIC)?;
     let Some(record) = image.records().next() else { return Err(image.bad("no record")) };
     let mm: MmEntry = image.decode(record?)?;
-    Ok(mm.vmas.iter().map(|vma| vma.start..vma.end).collect())
+    // Behind the mappings, which are by address, come the guard regions within them (MADV_GUARD_INSTALL).
+    let mut last = 0;
+    Ok(mm.vmas.into_iter().take_while(|vma| std::mem::replace(&mut last, vma.end) <= vma.start).collect())
 }
 
 /// Cuts ranges where mappings meet; both by address. What is in no mapping is left out.
@@ -189,10 +226,12 @@ mod tests {
     fn lazy_ranges_are_cut_where_mappings_meet() {
         let dir = tempfile::tempdir().unwrap();
         let head = PagemapHead { pages_id: 1 }.encode_to_vec();
-        let records = [head, entry(0x1000, 4, PE_LAZY), entry(0x9000, 1, PE_PRESENT | PE_LAZY)];
+        let records = [head.clone(), entry(0x1000, 4, PE_LAZY), entry(0x9000, 1, PE_PRESENT)];
         fs::write(dir.path().join("pagemap-7.img"), image(PAGEMAP_MAGIC, &records)).unwrap();
-        let vma = |start, end| VmaEntry { start, end };
-        let mm = MmEntry { vmas: vec![vma(0x0, 0x3000), vma(0x3000, 0x8000), vma(0x9000, 0xa000)] }.encode_to_vec();
+        let vma = |start, end| VmaEntry { start, end, flags: 0x22, status: 1 };
+        let mm =
+            MmEntry { vmas: vec![vma(0x0, 0x3000), vma(0x3000, 0x8000), vma(0x9000, 0xa000), vma(0x4000, 0x5000)] }
+                .encode_to_vec();
         fs::write(dir.path().join("mm-7.img"), image(MM_MAGIC, &[mm])).unwrap();
         fs::write(dir.path().join("pagemap-shmem-7.img"), "").unwrap();
         let all = Pagemap::read_all(dir.path()).unwrap();
@@ -200,6 +239,16 @@ mod tests {
         assert_eq!(pagemap.pid, 7);
         assert_eq!(pagemap.lazy, [0x1000..0x3000, 0x3000..0x5000]);
         assert_eq!(pagemap.present, vec![0x9000..0xa000]);
+        // What no userfaultfd will ever bring: in no mapping, and in one that is locked.
+        let records = [head.clone(), entry(0x8000, 2, PE_LAZY)];
+        fs::write(dir.path().join("pagemap-7.img"), image(PAGEMAP_MAGIC, &records)).unwrap();
+        assert!(Pagemap::read(dir.path(), 7).unwrap_err().to_string().contains("no mapping"));
+        let records = [head, entry(0x1000, 1, PE_LAZY)];
+        fs::write(dir.path().join("pagemap-7.img"), image(PAGEMAP_MAGIC, &records)).unwrap();
+        let locked = VmaEntry { flags: 0x2022, ..vma(0x0, 0x3000) };
+        let mm = MmEntry { vmas: vec![locked] }.encode_to_vec();
+        fs::write(dir.path().join("mm-7.img"), image(MM_MAGIC, &[mm])).unwrap();
+        assert!(Pagemap::read(dir.path(), 7).unwrap_err().to_string().contains("not filled lazily"));
     }
 
     #[test]

@@ -16,7 +16,7 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
+use nix::sys::socket::{ControlMessageOwned, MsgFlags, Shutdown, recvmsg, shutdown};
 
 use crate::guard::Guard;
 use crate::handler::{FillOptions, Phase, Shared};
@@ -75,6 +75,9 @@ impl Server {
             Ok(phase) => phase,
             Err(why) => Phase::Failed(why),
         };
+        if !self.released {
+            self.refuse();
+        }
         let failed = matches!(end, Phase::Failed(_));
         self.shared.set(end);
         if failed && self.released {
@@ -83,6 +86,15 @@ impl Server {
             while !self.shared.stop.load(Ordering::SeqCst) {
                 std::thread::park_timeout(std::time::Duration::from_millis(10));
             }
+        }
+    }
+
+    /// The restore must not go on without us. Closing would not do: a child that the caller has forked, and that has not
+    /// yet begun its own program, has these descriptors too.
+    fn refuse(&self) {
+        let _ = shutdown(self.listener.as_raw_fd(), Shutdown::Both);
+        if let Some(criu) = &self.criu {
+            let _ = shutdown(criu.as_raw_fd(), Shutdown::Both);
         }
     }
 
@@ -129,6 +141,8 @@ impl Server {
             }
             if filling {
                 self.fill_some()?;
+                // To whoever has been woken on this CPU: the scheduler alone would let it wait for milliseconds.
+                std::thread::yield_now();
             }
             self.tasks.retain(|t| !t.gone);
         }
@@ -208,6 +222,7 @@ impl Server {
         match i32::from_ne_bytes(pid) {
             RESTORED => {
                 self.released = true;
+                self.tasks.iter_mut().for_each(|t| t.runs = true);
                 self.shared.set(Phase::Released);
             }
             zombie if zombie < 0 => {}
@@ -223,9 +238,7 @@ impl Server {
         let pagemap = Pagemap::read(&self.dir, pid).map_err(|e| e.to_string())?;
         let hot: VecDeque<_> = self.options.hot.iter().filter(|(p, _)| *p == pid).map(|(_, r)| r.clone()).collect();
         self.tasks.push(Task::new(pid, uffd, pagemap.lazy, hot));
-        let mut state = self.shared.state();
-        state.pids.push(pid);
-        state.stats.processes += 1;
+        self.shared.took_over(pid);
         Ok(())
     }
 }

@@ -47,13 +47,15 @@ pub(crate) struct Task {
     hot: VecDeque<Range<u64>>,
     /// Where to fill next.
     cursor: u64,
+    /// It may have changed its mappings.
+    pub runs: bool,
     /// The process has ended.
     pub gone: bool,
 }
 
 impl Task {
     pub(crate) fn new(pid: i32, uffd: Uffd, lazy: Vec<Range<u64>>, hot: VecDeque<Range<u64>>) -> Self {
-        Self { pid, uffd, pending: Pending::new(lazy), hot, cursor: 0, gone: false }
+        Self { pid, uffd, pending: Pending::new(lazy), hot, cursor: 0, runs: false, gone: false }
     }
 
     /// Reads what the process has done, and answers its faults.
@@ -64,7 +66,15 @@ impl Task {
                 Event::Fault(addr) => self.on_fault(addr, store, &mut outcome)?,
                 Event::Fork(uffd) => {
                     let (pending, hot) = (self.pending.clone(), self.hot.clone());
-                    outcome.children.push(Self { pid: self.pid, uffd, pending, hot, cursor: self.cursor, gone: false });
+                    outcome.children.push(Self {
+                        pid: self.pid,
+                        uffd,
+                        pending,
+                        hot,
+                        cursor: self.cursor,
+                        runs: true,
+                        gone: false,
+                    });
                 }
                 Event::Remap { from, to, len } => self.pending.moved(from, to, len),
                 Event::Gone { start, end } => self.pending.remove(start..end),
@@ -136,6 +146,11 @@ impl Task {
                     let half = (piece.at.end - piece.at.start) / PAGE / 2 * PAGE;
                     piece.at.end = piece.at.start + half;
                     continue;
+                }
+                // A process that has not run yet has unmapped nothing.
+                Filled::NotMapped if !self.runs => {
+                    let at = piece.at.start;
+                    return Err(io::Error::other(format!("page {at:#x} was not registered for lazy filling")));
                 }
                 Filled::NotMapped => {
                     self.pending.remove(piece.at.clone());

@@ -24,6 +24,8 @@ pub enum Mode {
     Lazy,
     /// On the target; filled before the processes run.
     FilledFirst,
+    /// As [`Mode::Lazy`], without a library in CRIU.
+    ByCriu,
     /// In the images.
     Copied,
 }
@@ -62,7 +64,8 @@ pub fn freeze_as(
     log_level: u8,
 ) -> Frozen {
     let memory = if mode == Mode::Copied { MemoryMode::Copied } else { MemoryMode::Lazy };
-    let options = DumpOptions { memory, log_level, ..DumpOptions::default() };
+    let library = mode != Mode::ByCriu;
+    let options = DumpOptions { memory, log_level, library, ..DumpOptions::default() };
     let dump = PreparedDump::new(&from.env, "app", world.images(images), options, &limit()).expect("a prepared dump");
     to.write_bundle("app", 16, extra);
     let options = RestoreOptions { memory, log_level, ..RestoreOptions::new(BUNDLE) };
@@ -104,7 +107,12 @@ impl Frozen {
 
 /// A whole move, after which the source has forgotten the container.
 pub fn move_between(world: &World, from: &Node, to: &Node, side: &str, images: &str, extra: &[&str]) -> Stats {
-    let (held, restored, handler) = freeze(world, from, to, images, extra).copy_and_restore();
+    move_as(world, from, to, side, images, extra, Mode::Lazy)
+}
+
+/// The same, in a way of one's choice (but not [`Mode::Copied`]).
+pub fn move_as(world: &World, from: &Node, to: &Node, side: &str, images: &str, extra: &[&str], mode: Mode) -> Stats {
+    let (held, restored, handler) = freeze_as(world, from, to, images, extra, mode, 2).copy_and_restore();
     handler.check().expect("complete");
     let pids: Vec<i32> = restored.members().expect("members").iter().map(|m| m.host_pid).collect();
     handler.guard(&pids).expect("guarded");
