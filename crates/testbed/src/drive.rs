@@ -347,7 +347,10 @@ impl<'scope, 'env> Driver<'scope, 'env, '_> {
                 }
                 self.tell(RunEvent::Phase(id, phase));
             }
-            Message::Progress(_, Progress::Left(_) | Progress::Copied(_) | Progress::RollingBack) => {}
+            Message::Progress(
+                _,
+                Progress::Left(_) | Progress::Copied(_) | Progress::Sent { .. } | Progress::RollingBack,
+            ) => {}
             Message::Ended(id, chosen, ended) => self.ended(id, chosen, ended, now),
             Message::Asked((ask, reply)) => self.answer(ask, reply, now),
         }

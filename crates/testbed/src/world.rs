@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use godwit_control::Order;
 use godwit_criu::Limit;
-use godwit_migration::{Cancel, Ended, FileJournal, Parts, Progress, Request, migrate};
+use godwit_migration::{Cancel, Ended, Parts, Progress, Request, Retries, SqliteJournal, migrate};
 use godwit_model::{Bytes, NodeName, Outcome, StrategyChoice, UserName, WorkloadKind, WorkloadName};
 use godwit_net::Backend;
 use godwit_scenario::Scenario;
@@ -56,7 +56,7 @@ pub struct TestbedConfig<'a> {
 pub struct Testbed {
     containers: BTreeMap<WorkloadName, Container>,
     placement: Mutex<BTreeMap<WorkloadName, NodeName>>,
-    journal: Mutex<FileJournal>,
+    journal: Mutex<SqliteJournal>,
     // Dropped in this order: processes, then the networks that they are in, then the files.
     nodes: BTreeMap<NodeName, Node>,
     network: Network,
@@ -127,7 +127,7 @@ impl Testbed {
         for left in sweep(&run_dir)? {
             note(&format!("removed what an earlier testbed of this name left behind: {left}"));
         }
-        let journal = FileJournal::open(&run_dir.path().join("journal.jsonl")).map_err(|e| TestbedError::File {
+        let journal = SqliteJournal::open(&run_dir.path().join("journal.db")).map_err(|e| TestbedError::File {
             what: "open",
             path: run_dir.path().to_owned(),
             source: io::Error::other(e),
@@ -271,8 +271,13 @@ impl Testbed {
             to: order.to.clone(),
             strategy,
         };
-        let mut parts =
-            Parts { source: &mut source, target: &mut target, traffic: &mut traffic, journal: &mut journal };
+        let mut parts = Parts {
+            source: &mut source,
+            target: &mut target,
+            traffic: &mut traffic,
+            journal: &mut journal,
+            retries: Retries::default(),
+        };
         let mut ended = migrate(&request, &mut parts, cancel, observe);
         match ended.outcome {
             Outcome::Done => drop(self.placement().insert(order.workload.clone(), order.to.clone())),
@@ -323,7 +328,7 @@ impl Testbed {
 }
 
 /// A journal that migrations of one testbed share.
-struct JournalOf<'a>(&'a Mutex<FileJournal>);
+struct JournalOf<'a>(&'a Mutex<SqliteJournal>);
 
 impl godwit_migration::Journal for JournalOf<'_> {
     fn record(&mut self, entry: &godwit_migration::Entry) -> std::result::Result<(), godwit_migration::JournalError> {

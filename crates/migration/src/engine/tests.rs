@@ -3,8 +3,12 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
+use godwit_model::{CopyRound, MigrationId, NodeName, Phase, Strategy, WorkloadName};
+
 use super::*;
-use crate::journal::JournalError;
+use crate::journal::{Journal, JournalError};
+use crate::parts::{Side, Source, Target, Told, Traffic};
+use crate::request::Retries;
 
 /// A world of flags: who runs, who gets packets, and what was called.
 #[derive(Debug, Default)]
@@ -39,6 +43,8 @@ impl World {
     }
 }
 
+const RETRIES: Retries = Retries { failing: 5, unreachable: 5, pause: Duration::ZERO, longest_pause: Duration::ZERO };
+
 #[derive(Clone)]
 struct Shared(Rc<RefCell<World>>);
 
@@ -67,7 +73,12 @@ impl Source for Shared {
     fn dump(&mut self) -> Result<Option<CopyRound>, PartError> {
         self.0.borrow_mut().step("dump").map(|()| Some(CopyRound { bytes: Bytes(1), ms: 1.0 }))
     }
-    fn send(&mut self, _: &mut dyn FnMut(Told) -> bool) -> Result<Bytes, PartError> {
+    fn send(&mut self, told: &mut dyn FnMut(Told) -> bool) -> Result<Bytes, PartError> {
+        for bytes in [3, 7] {
+            if !told(Told::Sent { bytes: Bytes(bytes), expected: Bytes(7) }) {
+                return Err(PartError::new("cancelled"));
+            }
+        }
         self.0.borrow_mut().step("send").map(|()| Bytes(7))
     }
     fn discard(&mut self) -> Result<(), PartError> {
@@ -153,13 +164,24 @@ impl Journal for Shared {
         let name = match entry.state {
             State::Begun => "record.begun",
             State::Committed => "record.committed",
+            State::TakenBack => "record.taken-back",
             State::Ended(_) => "record.ended",
         };
         if w.step(name).is_err() {
-            return Err(JournalError::for_tests());
+            return Err(JournalError::Elsewhere("injected".into()));
         }
         w.journal.push(entry.state);
         Ok(())
+    }
+}
+
+fn request() -> Request {
+    Request {
+        id: MigrationId(1),
+        workload: WorkloadName::new("video").unwrap(),
+        from: NodeName::new("edge1").unwrap(),
+        to: NodeName::new("edge2").unwrap(),
+        strategy: Strategy::PreCopy,
     }
 }
 
@@ -177,17 +199,10 @@ fn run_failing(fail: &[(&'static str, u32)], cancel_at: Option<&'static str>) ->
         cancel_at: cancel_at.map(|at| (at, cancel.clone())),
         ..World::default()
     })));
-    let request = Request {
-        id: MigrationId(1),
-        workload: WorkloadName::new("video").unwrap(),
-        from: NodeName::new("edge1").unwrap(),
-        to: NodeName::new("edge2").unwrap(),
-        strategy: Strategy::PreCopy,
-    };
     let (mut s, mut t, mut n, mut j) = (world.clone(), world.clone(), world.clone(), world.clone());
     let ended = migrate(
-        &request,
-        &mut Parts { source: &mut s, target: &mut t, traffic: &mut n, journal: &mut j },
+        &request(),
+        &mut Parts { source: &mut s, target: &mut t, traffic: &mut n, journal: &mut j, retries: RETRIES },
         &cancel,
         &mut |_| {},
     );
@@ -196,9 +211,9 @@ fn run_failing(fail: &[(&'static str, u32)], cancel_at: Option<&'static str>) ->
 }
 
 const BEFORE_COMMIT: [&str; 15] = [
+    "record.begun",
     "source.preflight",
     "target.preflight",
-    "record.begun",
     "source.stage",
     "target.stage",
     "traffic.stage",
@@ -233,7 +248,9 @@ fn a_failure_of_any_step_before_the_commit_leaves_the_source_running() {
         assert_eq!(ended.outcome, Outcome::RolledBack, "{step}");
         assert!(world.source_runs && world.source_exists, "{step}");
         assert!(!world.target_exists && !world.target_runs, "{step}");
-        assert!(world.calls.contains(&"abort") && !world.calls.contains(&"discard"), "{step}");
+        let untouched = ["record.begun", "source.preflight", "target.preflight"].contains(&step);
+        assert!(world.calls.contains(&"abort") != untouched && !world.calls.contains(&"discard"), "{step}");
+        assert!(!ended.open, "{step}");
         assert!(ended.error.unwrap().contains(if step.starts_with("record") { "recorded" } else { "injected" }));
         if world.calls.contains(&"hold") {
             assert_eq!(world.packets_at, Some(Side::Source), "{step}");
@@ -269,6 +286,7 @@ fn a_failure_while_draining_is_reported_and_does_not_matter_to_the_workload() {
         let (world, ended) = run(Some((step, u32::MAX)), None);
         assert_eq!(ended.outcome, Outcome::Done, "{step}");
         assert_eq!(ended.error.is_some(), step != "record.ended", "{step}");
+        assert_eq!(ended.open, step == "record.ended", "{step}");
         assert!(world.target_runs && !world.source_exists, "{step}");
     }
 }
@@ -278,14 +296,48 @@ fn a_target_that_never_came_to_life_is_removed_and_the_source_taken_back() {
     let (world, ended) = run(Some(("resume", u32::MAX)), None);
     assert_eq!(ended.outcome, Outcome::RolledBack);
     assert!(world.source_runs && !world.target_exists && world.packets_at == Some(Side::Source));
-    assert_eq!(world.journal[2], State::Ended(Outcome::RolledBack), "recorded before the thaw");
+    let end = State::Ended(Outcome::RolledBack);
+    assert_eq!(world.journal, [State::Begun, State::Committed, State::TakenBack, end]);
     let position = |name| world.calls.iter().position(|call| *call == name).unwrap();
-    assert!(position("abort") < position("record.ended") && position("record.ended") < position("thaw"));
+    assert!(position("record.taken-back") < position("abort") && position("abort") < position("thaw"));
+    assert_eq!(world.calls.iter().filter(|call| **call == "resume").count(), 1, "what is certain is not tried again");
 }
 
 #[test]
 fn what_cannot_be_thawed_is_lost_and_stays_open_in_the_journal() {
     let (world, ended) = run_failing(&[("dump", u32::MAX), ("thaw", u32::MAX)], None);
-    assert_eq!(ended.outcome, Outcome::Lost);
+    assert_eq!((ended.outcome, ended.open), (Outcome::Lost, true));
     assert_eq!(world.journal, [State::Begun]);
+}
+
+#[test]
+fn a_commit_that_cannot_be_recorded_brings_the_source_back_only_when_nothing_is_left_to_resume() {
+    let (world, ended) = run_failing(&[("record.committed", 1), ("abort", u32::MAX)], None);
+    assert_eq!((ended.outcome, ended.open), (Outcome::RolledBack, false));
+    let position = |name| world.calls.iter().position(|call| *call == name).unwrap();
+    assert!(position("record.taken-back") < position("thaw"));
+
+    let fails = [("record.committed", 1), ("abort", u32::MAX), ("record.taken-back", u32::MAX)];
+    let (world, ended) = run_failing(&fails, None);
+    assert_eq!((ended.outcome, ended.open), (Outcome::Lost, true));
+    assert!(!world.calls.contains(&"thaw"));
+}
+
+#[test]
+fn bytes_are_told_on_the_way_and_never_go_down() {
+    let world = Shared(Rc::new(RefCell::new(World {
+        source_runs: true,
+        source_exists: true,
+        packets_at: Some(Side::Source),
+        ..World::default()
+    })));
+    let (mut s, mut t, mut n, mut j) = (world.clone(), world.clone(), world.clone(), world.clone());
+    let mut parts = Parts { source: &mut s, target: &mut t, traffic: &mut n, journal: &mut j, retries: RETRIES };
+    let mut sent = Vec::new();
+    migrate(&request(), &mut parts, &Cancel::default(), &mut |progress| {
+        if let Progress::Sent { bytes, expected } = progress {
+            sent.push((bytes.0, expected.0));
+        }
+    });
+    assert_eq!(sent, [(100, 100), (110, 110), (111, 111), (114, 118), (118, 118)]);
 }
