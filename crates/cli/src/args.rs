@@ -86,6 +86,12 @@ pub enum Command {
         /// Its orders, as JSON.
         config: String,
     },
+    /// A node's daemon, which moves workloads to and from it.
+    #[command(hide = true)]
+    Agent {
+        /// Its configuration, as JSON.
+        config: String,
+    },
     /// The counting service that clients measure against.
     #[command(hide = true)]
     Service(Service),

@@ -53,6 +53,7 @@ fn run(command: Command) -> failure::Result {
         Command::Completions { shell } => command::reference::completions(shell),
         Command::Man { dir } => command::reference::man(&dir),
         Command::NodeInit { config } => command::inside::node_init(&config),
+        Command::Agent { config } => command::inside::agent(&config),
         Command::Service(args) => command::inside::service(&args),
     }
 }

@@ -117,10 +117,15 @@ impl Cgroup {
         }
     }
 
+    /// Where its memory is accounted for.
+    pub(crate) fn memory_stat(&self) -> PathBuf {
+        self.controller_file("memory", "memory.stat")
+    }
+
     /// Memory that the group and all below it hold and that cannot be had back by dropping caches: anonymous pages and
     /// those of tmpfs.
     pub fn memory(&self) -> Result<Bytes, CgroupError> {
-        let path = self.controller_file("memory", "memory.stat");
+        let path = self.memory_stat();
         let text = read(&path)?;
         let (anonymous, shared) = match self.version {
             Version::V1 => ("total_rss", "total_shmem"),

@@ -256,6 +256,7 @@ impl<'scope, 'env> Driver<'scope, 'env, '_> {
                 next_load = Instant::now() + LOAD_EVERY;
                 self.measure_loads(now);
                 self.look_after_workloads(now);
+                self.look_after_agents(now);
             }
             self.settle();
             self.gauge.sample(now.min(end), &self.testbed.placement());
@@ -455,6 +456,14 @@ impl<'scope, 'env> Driver<'scope, 'env, '_> {
                 let ended = format!("{workload} does not run any more: all its processes on {node} have ended");
                 self.observer.event(now, &RunEvent::Warning(ended));
             }
+        }
+    }
+
+    /// Says it when an agent has ended by itself; it has been started again.
+    fn look_after_agents(&mut self, now: Time) {
+        for node in self.testbed.agents_started_again() {
+            let again = format!("the agent of {node} had ended, and was started again");
+            self.observer.event(now, &RunEvent::Warning(again));
         }
     }
 

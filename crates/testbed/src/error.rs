@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use godwit_model::{NodeName, UserName, WorkloadName};
 
+use crate::agent::AgentError;
 use crate::cgroup::CgroupError;
 use crate::name::TestbedName;
 use crate::node::NodeError;
@@ -56,6 +57,9 @@ pub enum TestbedError {
     /// A node.
     #[error(transparent)]
     Node(#[from] NodeError),
+    /// A node's agent.
+    #[error(transparent)]
+    Agent(#[from] AgentError),
     /// A cgroup.
     #[error(transparent)]
     Cgroup(#[from] CgroupError),

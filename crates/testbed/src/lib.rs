@@ -19,6 +19,7 @@
 //!   [`remove_leftovers`] takes away the names that remain;
 //! - testbeds with different names do not meet.
 
+mod agent;
 mod backhaul;
 mod cgroup;
 mod choose;
@@ -42,6 +43,7 @@ mod stop;
 mod stress;
 mod world;
 
+pub use agent::AgentError;
 pub use cgroup::CgroupError;
 pub use compare::{Compared, compare};
 pub use doctor::{Finding, Has, examine};

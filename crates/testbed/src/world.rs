@@ -6,11 +6,11 @@ use std::io;
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::rc::Rc;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use godwit_agent::{AgentClient, sides};
 use godwit_control::Order;
 use godwit_criu::Limit;
 use godwit_migration::{Cancel, Ended, Parts, Progress, Request, Retries, SqliteJournal, migrate};
@@ -18,12 +18,13 @@ use godwit_model::{Bytes, NodeName, Outcome, StrategyChoice, UserName, WorkloadK
 use godwit_net::Backend;
 use godwit_scenario::Scenario;
 
+use crate::agent::{AgentError, NodeAgent};
 use crate::cgroup::Cgroup;
 use crate::choose::{Chosen, choose};
 use crate::container::Container;
 use crate::error::TestbedError;
 use crate::host;
-use crate::mover::{Shared, SourceSide, TargetSide, TrafficSide};
+use crate::mover::TrafficSide;
 use crate::name::{MAX_OF_A_KIND, TestbedName};
 use crate::network::{self, Network};
 use crate::node::{Node, NodeConfig, Size};
@@ -57,7 +58,8 @@ pub struct Testbed {
     containers: BTreeMap<WorkloadName, Container>,
     placement: Mutex<BTreeMap<WorkloadName, NodeName>>,
     journal: Mutex<SqliteJournal>,
-    // Dropped in this order: processes, then the networks that they are in, then the files.
+    // Dropped in this order: agents, processes, then the networks that they are in, then the files.
+    agents: BTreeMap<NodeName, NodeAgent>,
     nodes: BTreeMap<NodeName, Node>,
     network: Network,
     _pipes: host::PipeSize,
@@ -149,6 +151,7 @@ impl Testbed {
             containers: scenario.workloads.iter().map(|w| (w.name.clone(), Container::new(w))).collect(),
             placement: Mutex::default(),
             journal: Mutex::new(journal),
+            agents: BTreeMap::new(),
             nodes: BTreeMap::new(),
             network,
             _pipes: pipes,
@@ -198,6 +201,8 @@ impl Testbed {
         for container in self.containers.values() {
             container.prepare(&node, &self.network)?;
         }
+        let log = self.run_dir.path().join("nodes").join(format!("{name}.agent.log"));
+        self.agents.insert(name.clone(), NodeAgent::start(&node, self.network.node(name), &log)?);
         self.nodes.insert(name.clone(), node);
         Ok(())
     }
@@ -249,10 +254,7 @@ impl Testbed {
         let container = &self.containers[&order.workload];
         let chosen = choose(wanted, self.node(&order.from), container);
         let strategy = chosen.strategy;
-        let between = Shared::default();
         let (from, to) = (self.network.node(&order.from), self.network.node(&order.to));
-        let mut source = SourceSide::new(self.node(&order.from), container, strategy, order.id.0, Rc::clone(&between));
-        let mut target = TargetSide::new(self.node(&order.to), container, from, to, strategy, order.id.0, between);
         let mut traffic = TrafficSide {
             network: &self.network,
             service: self.network.service(&order.workload),
@@ -271,6 +273,11 @@ impl Testbed {
             to: order.to.clone(),
             strategy,
         };
+        let (source, target) = match (self.call_agent(&order.from), self.call_agent(&order.to)) {
+            (Ok(source), Ok(target)) => (source, target),
+            (Err(error), _) | (_, Err(error)) => return (chosen, not_begun(&error)),
+        };
+        let (mut source, mut target) = sides(&request, container.memory, &source, &target);
         let mut parts = Parts {
             source: &mut source,
             target: &mut target,
@@ -290,6 +297,16 @@ impl Testbed {
             Outcome::RolledBack | Outcome::Lost => {}
         }
         (chosen, ended)
+    }
+
+    fn call_agent(&self, node: &NodeName) -> std::result::Result<Arc<AgentClient>, AgentError> {
+        let here = |source| AgentError::Here { node: node.clone(), source };
+        self.agents[node].client().map(Arc::new).map_err(here)
+    }
+
+    /// The nodes whose agent had to be started again since this was asked last.
+    pub(crate) fn agents_started_again(&self) -> impl Iterator<Item = &NodeName> {
+        self.agents.iter().filter(|(_, agent)| agent.take_deaths() > 0).map(|(node, _)| node)
     }
 
     /// Where every workload runs.
@@ -324,6 +341,22 @@ impl Testbed {
     /// Its name.
     pub fn name(&self) -> &TestbedName {
         self.run_dir.name()
+    }
+}
+
+/// A migration for which this process has not even the means to call the agents.
+fn not_begun(error: &AgentError) -> Ended {
+    Ended {
+        outcome: Outcome::RolledBack,
+        phases: Vec::new(),
+        rounds: Vec::new(),
+        freeze: None,
+        bytes: Bytes(0),
+        total: Duration::ZERO,
+        error: Some(match std::error::Error::source(error) {
+            Some(cause) => format!("{error}: {cause}"),
+            None => error.to_string(),
+        }),
     }
 }
 

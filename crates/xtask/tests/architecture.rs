@@ -24,7 +24,7 @@ const LAYERS: &[&[&str]] = &[
         "godwit-traffic",
         "godwit-transport",
     ],
-    &["godwit-control"],
+    &["godwit-agent", "godwit-control"],
     &["godwit-sim", "godwit-testbed"],
     &["godwit"],
 ];

@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+use godwit_agent::AgentConfig;
 use godwit_testbed::NodeInit;
 use godwit_traffic::{Service, ServiceConfig};
 
@@ -12,6 +13,12 @@ pub fn node_init(config: &str) -> Result {
     let config: NodeInit =
         serde_json::from_str(config).map_err(|e| Failure::new(BAD_INPUT, format!("no orders for a node: {e}")))?;
     match godwit_testbed::run_node_init(&config).failed_to("set up the node")? {}
+}
+
+pub fn agent(config: &str) -> Result {
+    let config: AgentConfig = serde_json::from_str(config)
+        .map_err(|e| Failure::new(BAD_INPUT, format!("no configuration of an agent: {e}")))?;
+    match godwit_agent::serve(config).failed_to("serve")? {}
 }
 
 pub fn service(args: &args::Service) -> Result {

@@ -13,7 +13,7 @@ use godwit_model::{Bytes, CopyRound};
 use godwit_pages::{PAGE, PageStore, StoreError};
 use godwit_transport::{PageSink, Sender, StreamError};
 
-use super::part;
+use crate::source::part;
 
 /// How far pre-copy goes: it ends when so little is left, at the latest when it has sent this many times the memory.
 const MAX_ROUNDS: u32 = 12;
@@ -26,7 +26,7 @@ fn memory(what: &'static str) -> impl FnOnce(godwit_memory::Error) -> PartError 
 }
 
 /// The source's memory on its way.
-pub(super) struct Copying {
+pub(crate) struct Copying {
     tracker: Tracker,
     readers: BTreeMap<i32, PageReader>,
     /// What was found written and is not sent yet, by the host's pid.
@@ -53,14 +53,14 @@ impl From<godwit_memory::Error> for Stopped {
 
 impl Copying {
     /// Begins to track the processes.
-    pub(super) fn begin(members: &[Member]) -> Result<Self, PartError> {
+    pub(crate) fn begin(members: &[Member]) -> Result<Self, PartError> {
         let pids: Vec<i32> = members.iter().map(|member| member.host_pid).collect();
         let tracker = Tracker::attach(&pids).map_err(memory("track its memory"))?;
         Ok(Self { tracker, readers: BTreeMap::new(), pending: BTreeMap::new() })
     }
 
     /// All memory, then again and again what was written meanwhile, until it does not get less.
-    pub(super) fn rounds(
+    pub(crate) fn rounds(
         &mut self,
         members: &dyn Fn() -> godwit_criu::Result<Vec<Member>>,
         stream: &mut Sender<TcpStream>,
@@ -97,7 +97,7 @@ impl Copying {
     }
 
     /// In the freeze: what was written last.
-    pub(super) fn last(&mut self, members: &[Member], stream: &mut Sender<TcpStream>) -> Result<CopyRound, PartError> {
+    pub(crate) fn last(&mut self, members: &[Member], stream: &mut Sender<TcpStream>) -> Result<CopyRound, PartError> {
         self.scan(members)?;
         self.copy(members, stream)
     }
@@ -179,7 +179,7 @@ fn send(pid: i32, start: u64, bytes: &[u8], stream: &mut Sender<TcpStream>) -> R
 }
 
 /// The target's memory as it arrives.
-pub(super) struct Kept(pub(super) Arc<PageStore>);
+pub(crate) struct Kept(pub(super) Arc<PageStore>);
 
 fn kept(result: Result<(), StoreError>) -> Result<(), StreamError> {
     result.map_err(|e| StreamError::Corrupt(e.to_string()))

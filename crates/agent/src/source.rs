@@ -1,16 +1,23 @@
 //! The workload on the node where it runs.
 
 use std::fs;
+use std::io;
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use godwit_criu::{DumpOptions, FrozenDump, HeldDump, ImagesDir, Limit, MemoryMode, PreparedDump, ReleasedDump};
-use godwit_migration::{PartError, Source, Told};
+use godwit_criu::{
+    DumpOptions, FrozenDump, HeldDump, ImagesDir, Limit, MemoryMode, PreparedDump, ReleasedDump, RestorePlan, Runc,
+};
+use godwit_migration::{PartError, Told};
 use godwit_model::{Bytes, CopyRound, Strategy};
+use godwit_transport::Sender;
 
-use super::precopy::Copying;
-use super::{FREEZE_LIMIT, STAGE_LIMIT, Shared, illegal, part, remove_dir};
-use crate::container::Container;
-use crate::node::Node;
+use crate::config::AgentConfig;
+use crate::meeting;
+use crate::precopy::Copying;
+use crate::wire::{Meeting, Migration};
+use crate::{FREEZE_LIMIT, STAGE_LIMIT};
 
 /// How far the source is.
 enum SourceState {
@@ -24,37 +31,50 @@ enum SourceState {
 }
 
 /// The workload on the node where it runs.
-pub(crate) struct SourceSide<'a> {
-    pub(crate) node: &'a Node,
-    pub(crate) container: &'a Container,
+pub(crate) struct SourceWork {
+    config: Arc<AgentConfig>,
+    workload: String,
     strategy: Strategy,
     images: PathBuf,
-    between: Shared,
+    stream: Option<Sender<TcpStream>>,
+    /// What came of sending, which begins as soon as there is something to send.
+    sent: Option<Result<Bytes, PartError>>,
     state: SourceState,
     copying: Option<Copying>,
 }
 
-impl<'a> SourceSide<'a> {
-    pub(crate) fn new(
-        node: &'a Node,
-        container: &'a Container,
-        strategy: Strategy,
-        migration: u64,
-        between: Shared,
-    ) -> Self {
-        let images = node.host_path(container.images(migration));
-        Self { node, container, strategy, images, between, state: SourceState::Running, copying: None }
+impl SourceWork {
+    pub(crate) fn new(config: Arc<AgentConfig>, migration: &Migration) -> Result<Self, PartError> {
+        let strategy = migration.strategy()?;
+        let images = config.images(&migration.workload, migration.id);
+        let workload = migration.workload.clone();
+        let (stream, sent, state, copying) = (None, None, SourceState::Running, None);
+        Ok(Self { config, workload, strategy, images, stream, sent, state, copying })
+    }
+
+    /// How far it is, for a person.
+    pub(crate) fn told(&self) -> &'static str {
+        match self.state {
+            SourceState::Running => "runs",
+            SourceState::Prepared(_) => "runs, prepared",
+            SourceState::Frozen(_) => "frozen",
+            SourceState::Held(_) => "frozen and dumped, waits for the decision",
+            SourceState::Released(_) => "frozen, let go by CRIU",
+            SourceState::Gone => "gone",
+        }
     }
 
     fn take(&mut self) -> SourceState {
         std::mem::replace(&mut self.state, SourceState::Gone)
     }
-}
 
-impl Source for SourceSide<'_> {
-    fn preflight(&mut self) -> Result<(), PartError> {
-        let id = self.container.name.as_str();
-        let obstacles = godwit_criu::preflight(&self.node.env(), id, &Limit::within(STAGE_LIMIT))
+    fn delete(&self) -> godwit_criu::Result<()> {
+        Runc::new(&self.config.env()).delete(&self.workload, true, &Limit::within(STAGE_LIMIT))
+    }
+
+    pub(crate) fn preflight(&mut self) -> Result<(), PartError> {
+        let id = &self.workload;
+        let obstacles = godwit_criu::preflight(&self.config.env(), id, &Limit::within(STAGE_LIMIT))
             .map_err(part("it cannot be looked at"))?;
         if obstacles.is_empty() {
             return Ok(());
@@ -63,32 +83,38 @@ impl Source for SourceSide<'_> {
         Err(PartError::new(format!("CRIU cannot carry {id}: {list}")))
     }
 
-    fn stage(&mut self) -> Result<(), PartError> {
+    pub(crate) fn stage(&mut self) -> Result<RestorePlan, PartError> {
         let images = ImagesDir::create(&self.images).map_err(part("make room for the images"))?;
         let dump = PreparedDump::new(
-            &self.node.env(),
-            self.container.name.as_str(),
+            &self.config.env(),
+            &self.workload,
             images,
             DumpOptions { memory: memory_mode(self.strategy), ..DumpOptions::default() },
             &Limit::within(STAGE_LIMIT),
         )
         .map_err(part("prepare the dump"))?;
-        self.between.borrow_mut().plan = Some(dump.plan().clone());
+        let plan = dump.plan().clone();
         self.state = SourceState::Prepared(dump);
+        Ok(plan)
+    }
+
+    /// Joins the stream to the target, which awaits it.
+    pub(crate) fn connect(&mut self, meeting: &Meeting) -> Result<(), PartError> {
+        let stream = meeting::join(meeting)?;
+        self.stream = Some(Sender::new(stream).map_err(|e| PartError::caused_by("start to send", e))?);
         Ok(())
     }
 
-    fn precopy(&mut self, told: &mut dyn FnMut(Told) -> bool) -> Result<(), PartError> {
+    pub(crate) fn precopy(&mut self, told: &mut dyn FnMut(Told) -> bool) -> Result<(), PartError> {
         let SourceState::Prepared(dump) = &self.state else { return Err(illegal("pre-copy")) };
-        let mut between = self.between.borrow_mut();
-        let Some(stream) = &mut between.stream else { return Err(illegal("pre-copy")) };
+        let Some(stream) = &mut self.stream else { return Err(illegal("pre-copy")) };
         let mut copying = Copying::begin(&dump.members().map_err(part("find its processes"))?)?;
         copying.rounds(&|| dump.members(), stream, told)?;
         self.copying = Some(copying);
         Ok(())
     }
 
-    fn freeze(&mut self) -> Result<(), PartError> {
+    pub(crate) fn freeze(&mut self) -> Result<(), PartError> {
         let SourceState::Prepared(dump) = self.take() else { return Err(illegal("the freeze")) };
         // A failed freeze has thawed by itself.
         let frozen = dump.freeze(&Limit::within(FREEZE_LIMIT)).map_err(part("freeze it"))?;
@@ -96,12 +122,11 @@ impl Source for SourceSide<'_> {
         Ok(())
     }
 
-    fn dump(&mut self) -> Result<Option<CopyRound>, PartError> {
+    pub(crate) fn dump(&mut self) -> Result<Option<CopyRound>, PartError> {
         let SourceState::Frozen(frozen) = self.take() else { return Err(illegal("the dump")) };
         let mut last = None;
         if let Some(copying) = &mut self.copying {
-            let mut between = self.between.borrow_mut();
-            let sent = match (frozen.members(), &mut between.stream) {
+            let sent = match (frozen.members(), &mut self.stream) {
                 (Ok(members), Some(stream)) => copying.last(&members, stream),
                 (Err(error), _) => Err(part("find its processes")(error)),
                 (_, None) => Err(illegal("the last round")),
@@ -127,18 +152,25 @@ impl Source for SourceSide<'_> {
         }
     }
 
-    fn send(&mut self, told: &mut dyn FnMut(Told) -> bool) -> Result<Bytes, PartError> {
-        let Some(mut stream) = self.between.borrow_mut().stream.take() else { return Err(illegal("the transfer")) };
-        let expected = size_of(&self.images);
-        if !told(Told::Sent { bytes: Bytes(0), expected }) {
-            return Err(PartError::new("cancelled"));
-        }
+    /// Sends what was dumped, without having been asked: the answer to the dump is still on its way to the controller.
+    pub(crate) fn send_ahead(&mut self) {
+        let Some(mut stream) = self.stream.take() else { return };
         let sent = stream.dir(&self.images, |name| !name.ends_with(".log")).and_then(|()| stream.finish());
-        told(Told::Sent { bytes: expected, expected });
-        sent.map_err(|e| PartError::caused_by("send the images", e))
+        self.sent = Some(sent.map_err(|e| PartError::caused_by("send the images", e)));
     }
 
-    fn discard(&mut self) -> Result<(), PartError> {
+    /// What there is to be sent.
+    pub(crate) fn to_send(&self) -> Bytes {
+        let files = fs::read_dir(&self.images).into_iter().flatten().flatten();
+        Bytes(files.filter_map(|file| file.metadata().ok()).map(|meta| meta.len()).sum())
+    }
+
+    /// What came of it.
+    pub(crate) fn send(&mut self) -> Result<Bytes, PartError> {
+        self.sent.take().unwrap_or_else(|| Err(illegal("the transfer")))
+    }
+
+    pub(crate) fn discard(&mut self) -> Result<(), PartError> {
         self.copying = None;
         match self.take() {
             SourceState::Held(held) => {
@@ -146,7 +178,7 @@ impl Source for SourceSide<'_> {
                 Ok(())
             }
             // Tried again: CRIU's hold is gone, so whatever is left of the container is killed by its runtime.
-            SourceState::Gone => self.container.delete(&self.node.env()).map_err(part("kill the frozen copy")),
+            SourceState::Gone => self.delete().map_err(part("kill the frozen copy")),
             other => {
                 self.state = other;
                 Err(illegal("the end of the source"))
@@ -154,13 +186,14 @@ impl Source for SourceSide<'_> {
         }
     }
 
-    fn drain(&mut self) -> Result<(), PartError> {
-        self.container.delete(&self.node.env()).map_err(part("remove the source's container"))?;
+    pub(crate) fn drain(&mut self) -> Result<(), PartError> {
+        self.delete().map_err(part("remove the source's container"))?;
         remove_dir(&self.images)
     }
 
-    fn thaw(&mut self) -> Result<(), PartError> {
+    pub(crate) fn thaw(&mut self) -> Result<(), PartError> {
         self.copying = None;
+        self.stream = None;
         let released = match self.take() {
             SourceState::Running | SourceState::Gone => Ok(()),
             SourceState::Prepared(dump) => {
@@ -187,16 +220,27 @@ impl Source for SourceSide<'_> {
     }
 }
 
-/// What the files of a directory hold.
-fn size_of(dir: &Path) -> Bytes {
-    let files = fs::read_dir(dir).into_iter().flatten().flatten();
-    Bytes(files.filter_map(|file| file.metadata().ok()).map(|meta| meta.len()).sum())
-}
-
 /// Where the memory is in a dump and a restore of this strategy.
-pub(super) fn memory_mode(strategy: Strategy) -> MemoryMode {
+pub(crate) fn memory_mode(strategy: Strategy) -> MemoryMode {
     match strategy {
         Strategy::StopCopy => MemoryMode::Copied,
         Strategy::PreCopy => MemoryMode::Lazy,
+    }
+}
+
+pub(crate) fn part(what: &'static str) -> impl FnOnce(godwit_criu::Error) -> PartError {
+    move |e| PartError::caused_by(what, e)
+}
+
+pub(crate) fn illegal(step: &str) -> PartError {
+    PartError::new(format!("{step} came out of order: the agent was restarted meanwhile, or this is a bug in Godwit"))
+}
+
+pub(crate) fn remove_dir(path: &Path) -> Result<(), PartError> {
+    match fs::remove_dir_all(path) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => {
+            Err(PartError::caused_by(format!("remove {}", path.display()), e))
+        }
+        _ => Ok(()),
     }
 }

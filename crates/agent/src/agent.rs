@@ -1,0 +1,253 @@
+//! The migrations of a node: who works on which, and which step is whose.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use godwit_migration::{PartError, Told};
+use godwit_model::Bytes;
+use tokio::sync::mpsc;
+
+use crate::config::AgentConfig;
+use crate::source::{SourceWork, illegal};
+use crate::target::TargetWork;
+use crate::wire::{CopyEvent, Migration, Open, Step, StepReply, StepRequest};
+use crate::worker::Worker;
+
+/// How long a status waits for somebody who is in the middle of a step.
+const LOOK: Duration = Duration::from_millis(50);
+
+type Result<T> = std::result::Result<T, PartError>;
+type Work<W> = Result<W>;
+
+/// All that an agent works on.
+pub(crate) struct Agent {
+    pub(crate) config: Arc<AgentConfig>,
+    sources: Side<SourceWork>,
+    targets: Side<TargetWork>,
+}
+
+/// One side's migrations by their id.
+struct Side<W> {
+    name: &'static str,
+    open: Mutex<BTreeMap<u64, Entry<W>>>,
+}
+
+struct Entry<W> {
+    worker: Worker<Work<W>>,
+    migration: Migration,
+    asked: Instant,
+}
+
+impl<W: 'static> Side<W> {
+    fn new(name: &'static str) -> Self {
+        Self { name, open: Mutex::default() }
+    }
+
+    fn open(&self) -> MutexGuard<'_, BTreeMap<u64, Entry<W>>> {
+        // Plain entries: whole even if a thread has panicked over them.
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Who works on a migration; a new one where nobody does.
+    fn of(&self, migration: &Migration, make: impl FnOnce() -> Work<W> + Send + 'static) -> Result<Worker<Work<W>>> {
+        let mut open = self.open();
+        if let Some(entry) = open.get_mut(&migration.id) {
+            entry.asked = Instant::now();
+            return Ok(entry.worker.clone());
+        }
+        let name = format!("{}-{}", self.name, migration.id);
+        let worker = Worker::start(&name, make).map_err(|e| PartError::caused_by("start to work", e))?;
+        let entry = Entry { worker: worker.clone(), migration: migration.clone(), asked: Instant::now() };
+        open.insert(migration.id, entry);
+        Ok(worker)
+    }
+
+    async fn status(&self, told: fn(&W) -> &'static str) -> Vec<Open> {
+        let list: Vec<_> = (self.open().values())
+            .map(|entry| (entry.worker.clone(), entry.migration.clone(), entry.asked.elapsed().as_secs_f64()))
+            .collect();
+        let mut all = Vec::new();
+        for (worker, migration, idle_s) in list {
+            let asked = worker.run(move |work| work.as_ref().map_or("cannot be worked on", told));
+            let state = tokio::time::timeout(LOOK, asked).await.ok().flatten().unwrap_or("in the middle of a step");
+            all.push(Open { migration: Some(migration), side: self.name.into(), state: state.into(), idle_s });
+        }
+        all
+    }
+
+    fn over(&self, id: u64) {
+        self.open().remove(&id);
+    }
+}
+
+fn flat<W, T>(work: &mut Work<W>, step: impl FnOnce(&mut W) -> Result<T>) -> Result<T> {
+    match work {
+        Ok(work) => step(work),
+        Err(error) => Err(PartError::new(error.chain())),
+    }
+}
+
+fn panicked<T>(answer: Option<Result<T>>) -> Result<T> {
+    answer.unwrap_or_else(|| Err(PartError::new("the step panicked: this is a bug in Godwit, see the agent's log")))
+}
+
+fn nothing(_: ()) -> StepReply {
+    StepReply::default()
+}
+
+impl Agent {
+    pub(crate) fn new(config: AgentConfig) -> Self {
+        Self { config: Arc::new(config), sources: Side::new("source"), targets: Side::new("target") }
+    }
+
+    fn source(&self, migration: &Migration) -> Result<Worker<Work<SourceWork>>> {
+        let (config, of) = (Arc::clone(&self.config), migration.clone());
+        self.sources.of(migration, move || SourceWork::new(config, &of))
+    }
+
+    fn target(&self, migration: &Migration) -> Result<Worker<Work<TargetWork>>> {
+        let (config, of) = (Arc::clone(&self.config), migration.clone());
+        self.targets.of(migration, move || TargetWork::new(config, &of))
+    }
+
+    /// Does a step.
+    pub(crate) async fn step(&self, request: StepRequest) -> StepReply {
+        let failed = |e: PartError| StepReply { failure: Some(e.chain()), gone: e.is_gone(), ..StepReply::default() };
+        self.tried(request).await.unwrap_or_else(failed)
+    }
+
+    async fn tried(&self, request: StepRequest) -> Result<StepReply> {
+        let step = request.step();
+        let Some(migration) = request.migration else { return Err(PartError::new("a step of no migration")) };
+        let id = migration.id;
+        match step {
+            Step::SourcePreflight
+            | Step::SourceStage
+            | Step::SourceConnect
+            | Step::SourceFreeze
+            | Step::SourceDump
+            | Step::SourceSend
+            | Step::SourceDiscard
+            | Step::SourceDrain
+            | Step::SourceThaw => {
+                let worker = self.source(&migration)?;
+                let reply = source_step(&worker, step, request.meeting.unwrap_or_default()).await;
+                if matches!(step, Step::SourceDrain | Step::SourceThaw) && reply.is_ok() {
+                    self.sources.over(id);
+                }
+                reply
+            }
+            Step::TargetPreflight
+            | Step::TargetStage
+            | Step::TargetReceived
+            | Step::TargetRestore
+            | Step::TargetResume
+            | Step::TargetSettle
+            | Step::TargetAbort => {
+                let worker = self.target(&migration)?;
+                let reply = target_step(&worker, step, Bytes(request.needs), request.plan).await;
+                if matches!(step, Step::TargetSettle | Step::TargetAbort) && reply.is_ok() {
+                    self.targets.over(id);
+                }
+                reply
+            }
+            Step::Unknown => {
+                Err(PartError::new("this agent does not know that step: is it older than its controller?"))
+            }
+        }
+    }
+
+    /// Pre-copy; the events end with one that is done or a failure. Who does not listen any more ends it.
+    pub(crate) fn copy(&self, request: StepRequest, events: mpsc::Sender<CopyEvent>) {
+        let failure = |error: PartError| CopyEvent { failure: Some(error.chain()), ..CopyEvent::default() };
+        let worker = match &request.migration {
+            Some(migration) => self.source(migration),
+            None => Err(PartError::new("pre-copy of no migration")),
+        };
+        let worker = match worker {
+            Ok(worker) => worker,
+            Err(error) => {
+                // The first event: there is room for it.
+                let _ = events.try_send(failure(error));
+                return;
+            }
+        };
+        worker.ask(move |work| {
+            let mut told = |told: Told| events.blocking_send(told.into()).is_ok();
+            let result = flat(work, |work| work.precopy(&mut told));
+            let last = result.map_or_else(failure, |()| CopyEvent { done: true, ..CopyEvent::default() });
+            let _ = events.blocking_send(last);
+        });
+    }
+
+    /// What is open here.
+    pub(crate) async fn status(&self) -> Vec<Open> {
+        let mut all = self.sources.status(SourceWork::told).await;
+        all.extend(self.targets.status(TargetWork::told).await);
+        all
+    }
+}
+
+async fn source_step(
+    worker: &Worker<Work<SourceWork>>,
+    step: Step,
+    meeting: crate::wire::Meeting,
+) -> Result<StepReply> {
+    let simple = match step {
+        Step::SourceStage => {
+            let plan = panicked(worker.run(|work| flat(work, SourceWork::stage)).await)?;
+            let plan = serde_json::to_string(&plan).expect("a plan has only string keys");
+            return Ok(StepReply { plan, ..StepReply::default() });
+        }
+        Step::SourceDump => {
+            let dumped = worker
+                .begin(|work, answer| {
+                    let dumped = flat(work, |work| Ok((work.dump()?, work.to_send())));
+                    let whole = dumped.is_ok();
+                    let _ = answer.send(dumped);
+                    if let (true, Ok(work)) = (whole, work) {
+                        work.send_ahead();
+                    }
+                })
+                .await;
+            let (round, to_send) = panicked(dumped)?;
+            return Ok(StepReply { round: round.map(Into::into), bytes: to_send.0, ..StepReply::default() });
+        }
+        Step::SourceSend => {
+            let bytes = panicked(worker.run(|work| flat(work, SourceWork::send)).await)?;
+            return Ok(StepReply { bytes: bytes.0, ..StepReply::default() });
+        }
+        Step::SourceConnect => {
+            return panicked(worker.run(move |work| flat(work, |work| work.connect(&meeting))).await).map(nothing);
+        }
+        Step::SourcePreflight => SourceWork::preflight,
+        Step::SourceFreeze => SourceWork::freeze,
+        Step::SourceDiscard => SourceWork::discard,
+        Step::SourceDrain => SourceWork::drain,
+        Step::SourceThaw => SourceWork::thaw,
+        _ => return Err(illegal("a step of the target")),
+    };
+    panicked(worker.run(move |work| flat(work, simple)).await).map(nothing)
+}
+
+async fn target_step(worker: &Worker<Work<TargetWork>>, step: Step, needs: Bytes, plan: String) -> Result<StepReply> {
+    let simple = match step {
+        Step::TargetPreflight => {
+            return panicked(worker.run(move |work| flat(work, |work| work.preflight(needs))).await).map(nothing);
+        }
+        Step::TargetStage => {
+            let plan = serde_json::from_str(&plan)
+                .map_err(|e| PartError::caused_by("the source's restore plan is not understood", e))?;
+            let meeting = panicked(worker.run(move |work| flat(work, |work| work.stage(&plan))).await)?;
+            return Ok(StepReply { meeting: Some(meeting), ..StepReply::default() });
+        }
+        Step::TargetReceived => TargetWork::received,
+        Step::TargetRestore => TargetWork::restore,
+        Step::TargetResume => TargetWork::resume,
+        Step::TargetSettle => TargetWork::settle,
+        Step::TargetAbort => TargetWork::abort,
+        _ => return Err(illegal("a step of the source")),
+    };
+    panicked(worker.run(move |work| flat(work, simple)).await).map(nothing)
+}

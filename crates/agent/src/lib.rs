@@ -1,0 +1,46 @@
+//! The node's daemon: source and target of a migration as processes of their own, and how a controller calls them.
+//!
+//! ```text
+//!   controller (testbed, kube)                      node edge1                    node edge2
+//!   engine ─ RemoteSource ── gRPC ────────────────► agent: source ═══ images, ══► agent: target
+//!          └ RemoteTarget ── gRPC ─────────────────────────────────── pages ────► (TCP, not by way of the controller)
+//!                                                     │ criu, memory                │ criu, pages
+//! ```
+//! Control is a small gRPC service ([wire.rs](../src/wire.rs)) over a Unix socket, or over TCP with mutual TLS ([`ca`]). State goes
+//! from agent to agent over a stream of its own. On the agent every side of every migration has a thread that owns what it
+//! works on; the calls of one side are done in the order in which they came.
+//!
+//! # What it guarantees
+//!
+//! - Every call has a time-out, and an answer tells a failure for certain from an agent that was not reached
+//!   ([`CallError`]): the latter may or may not have done it.
+//! - A step that ends something (`thaw`, `discard`, `drain`, `resume`, `settle`, `abort`) may be asked for twice.
+//! - What an agent holds stays as it is when its controller goes away: nobody but a controller decides.
+//! - Controllers and agents of versions that do not fit say so before anything is done; so do peers without a certificate.
+//! - In the freeze a call costs one exchange over a connection that is there; sending begins with the end of the dump, not
+//!   with the next call.
+
+mod agent;
+pub mod ca;
+mod client;
+mod config;
+mod meeting;
+mod precopy;
+mod remote;
+mod server;
+mod source;
+mod target;
+mod wire;
+mod worker;
+
+use std::time::Duration;
+
+pub use client::{Address, AgentClient, AgentInfo, CallError, OpenMigration};
+pub use config::{AgentConfig, Listen, NodeMemory};
+pub use remote::{RemoteSource, RemoteTarget, sides};
+pub use server::{ServeError, serve};
+
+/// How long a step outside the freeze may take.
+const STAGE_LIMIT: Duration = Duration::from_secs(30);
+/// How long a step inside the freeze may take before the migration is rolled back.
+const FREEZE_LIMIT: Duration = Duration::from_secs(30);

@@ -1,0 +1,165 @@
+//! The engine's two runtimes, each behind an agent.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use godwit_migration::{PartError, Request, Source, Target, Told};
+use godwit_model::{Bytes, CopyRound};
+
+use crate::client::AgentClient;
+use crate::wire::{Migration, Step, StepReply, StepRequest};
+use crate::{FREEZE_LIMIT, STAGE_LIMIT};
+
+/// An agent has limits of its own; one that does not answer when these are over is gone.
+const GRACE: Duration = Duration::from_secs(5);
+/// For how long a step that ends something is asked for again while the agent is being restarted.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// The source of a migration, on a node that has an agent.
+pub struct RemoteSource {
+    agent: Arc<AgentClient>,
+    migration: Migration,
+    /// The plan on its way to the target.
+    plan: Rc<RefCell<String>>,
+    to_send: Bytes,
+}
+
+/// The target of a migration, on a node that has an agent.
+pub struct RemoteTarget {
+    agent: Arc<AgentClient>,
+    source: Arc<AgentClient>,
+    migration: Migration,
+    needs: Bytes,
+    plan: Rc<RefCell<String>>,
+}
+
+/// Both sides of a migration of a workload that holds `needs` of memory.
+pub fn sides(
+    request: &Request,
+    needs: Bytes,
+    source: &Arc<AgentClient>,
+    target: &Arc<AgentClient>,
+) -> (RemoteSource, RemoteTarget) {
+    let migration =
+        Migration { id: request.id.0, workload: request.workload.to_string(), strategy: request.strategy.to_string() };
+    let plan = Rc::<RefCell<String>>::default();
+    let (here, there) = (Arc::clone(source), Arc::clone(target));
+    (
+        RemoteSource {
+            agent: Arc::clone(&here),
+            migration: migration.clone(),
+            plan: Rc::clone(&plan),
+            to_send: Bytes(0),
+        },
+        RemoteTarget { agent: there, source: here, migration, needs, plan },
+    )
+}
+
+fn ask(migration: &Migration, step: Step) -> StepRequest {
+    StepRequest { migration: Some(migration.clone()), step: step.into(), ..StepRequest::default() }
+}
+
+impl RemoteSource {
+    fn step(&self, step: Step, limit: Duration) -> Result<StepReply, PartError> {
+        self.agent.step(ask(&self.migration, step), limit + GRACE)
+    }
+
+    fn end(&self, step: Step) -> Result<(), PartError> {
+        self.agent.insist(&ask(&self.migration, step), STAGE_LIMIT + GRACE, PATIENCE).map(drop)
+    }
+}
+
+impl Source for RemoteSource {
+    fn preflight(&mut self) -> Result<(), PartError> {
+        self.step(Step::SourcePreflight, STAGE_LIMIT).map(drop)
+    }
+
+    fn stage(&mut self) -> Result<(), PartError> {
+        *self.plan.borrow_mut() = self.step(Step::SourceStage, STAGE_LIMIT)?.plan;
+        Ok(())
+    }
+
+    fn precopy(&mut self, told: &mut dyn FnMut(Told) -> bool) -> Result<(), PartError> {
+        self.agent.copy(ask(&self.migration, Step::Unknown), told)
+    }
+
+    fn freeze(&mut self) -> Result<(), PartError> {
+        self.step(Step::SourceFreeze, FREEZE_LIMIT).map(drop)
+    }
+
+    fn dump(&mut self) -> Result<Option<CopyRound>, PartError> {
+        let dumped = self.step(Step::SourceDump, FREEZE_LIMIT)?;
+        self.to_send = Bytes(dumped.bytes);
+        Ok(dumped.round.map(Into::into))
+    }
+
+    fn send(&mut self, told: &mut dyn FnMut(Told) -> bool) -> Result<Bytes, PartError> {
+        let expected = self.to_send;
+        if !told(Told::Sent { bytes: Bytes(0), expected }) {
+            return Err(PartError::new("cancelled"));
+        }
+        let bytes = Bytes(self.step(Step::SourceSend, FREEZE_LIMIT)?.bytes);
+        told(Told::Sent { bytes: expected, expected });
+        Ok(bytes)
+    }
+
+    fn discard(&mut self) -> Result<(), PartError> {
+        self.end(Step::SourceDiscard)
+    }
+
+    fn drain(&mut self) -> Result<(), PartError> {
+        self.end(Step::SourceDrain)
+    }
+
+    fn thaw(&mut self) -> Result<(), PartError> {
+        self.end(Step::SourceThaw)
+    }
+}
+
+impl RemoteTarget {
+    fn step(&self, step: Step, limit: Duration) -> Result<StepReply, PartError> {
+        self.agent.step(ask(&self.migration, step), limit + GRACE)
+    }
+
+    fn end(&self, step: Step) -> Result<(), PartError> {
+        self.agent.insist(&ask(&self.migration, step), STAGE_LIMIT + GRACE, PATIENCE).map(drop)
+    }
+}
+
+impl Target for RemoteTarget {
+    fn preflight(&mut self) -> Result<(), PartError> {
+        let request = StepRequest { needs: self.needs.0, ..ask(&self.migration, Step::TargetPreflight) };
+        self.agent.step(request, STAGE_LIMIT + GRACE).map(drop)
+    }
+
+    /// Also joins the two agents: the stream is there before the freeze.
+    fn stage(&mut self) -> Result<(), PartError> {
+        let plan = self.plan.borrow().clone();
+        let request = StepRequest { plan, ..ask(&self.migration, Step::TargetStage) };
+        let meeting = self.agent.step(request, STAGE_LIMIT + GRACE)?.meeting;
+        let request = StepRequest { meeting, ..ask(&self.migration, Step::SourceConnect) };
+        self.source.step(request, STAGE_LIMIT + GRACE).map(drop)
+    }
+
+    fn received(&mut self) -> Result<(), PartError> {
+        self.step(Step::TargetReceived, FREEZE_LIMIT).map(drop)
+    }
+
+    fn restore(&mut self) -> Result<(), PartError> {
+        self.step(Step::TargetRestore, FREEZE_LIMIT).map(drop)
+    }
+
+    fn resume(&mut self) -> Result<(), PartError> {
+        self.end(Step::TargetResume)
+    }
+
+    fn settle(&mut self) -> Result<(), PartError> {
+        self.end(Step::TargetSettle)
+    }
+
+    fn abort(&mut self) -> Result<(), PartError> {
+        self.end(Step::TargetAbort)
+    }
+}
