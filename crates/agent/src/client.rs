@@ -158,25 +158,6 @@ impl AgentClient {
         done(reply)
     }
 
-    /// One step that may be asked for again: an agent that was killed and is started again meanwhile is asked too.
-    pub(crate) fn insist(
-        &self,
-        request: &StepRequest,
-        limit: Duration,
-        patience: Duration,
-    ) -> Result<StepReply, PartError> {
-        let deadline = Instant::now() + patience;
-        loop {
-            match self.call(wire::STEP, request.clone(), limit) {
-                Err(CallError::Unreachable { no_socket: false, why, .. }) if Instant::now() < deadline => {
-                    tracing::debug!(node = %self.node, why, "asking again");
-                    thread::sleep(PAUSE);
-                }
-                result => return done(result?),
-            }
-        }
-    }
-
     /// Pre-copy: `told` hears of each round, and says whether to go on.
     pub(crate) fn copy(&self, request: StepRequest, told: &mut dyn FnMut(Told) -> bool) -> Result<(), PartError> {
         let result = self.runtime.block_on(async {

@@ -14,8 +14,6 @@ use crate::{FREEZE_LIMIT, STAGE_LIMIT};
 
 /// An agent has limits of its own; one that does not answer when these are over is gone.
 const GRACE: Duration = Duration::from_secs(5);
-/// For how long a step that ends something is asked for again while the agent is being restarted.
-const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The source of a migration, on a node that has an agent.
 pub struct RemoteSource {
@@ -67,7 +65,7 @@ impl RemoteSource {
     }
 
     fn end(&self, step: Step) -> Result<(), PartError> {
-        self.agent.insist(&ask(&self.migration, step), STAGE_LIMIT + GRACE, PATIENCE).map(drop)
+        self.step(step, STAGE_LIMIT).map(drop)
     }
 }
 
@@ -124,7 +122,7 @@ impl RemoteTarget {
     }
 
     fn end(&self, step: Step) -> Result<(), PartError> {
-        self.agent.insist(&ask(&self.migration, step), STAGE_LIMIT + GRACE, PATIENCE).map(drop)
+        self.step(step, STAGE_LIMIT).map(drop)
     }
 }
 

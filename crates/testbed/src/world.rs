@@ -353,6 +353,7 @@ fn not_begun(error: &AgentError) -> Ended {
         freeze: None,
         bytes: Bytes(0),
         total: Duration::ZERO,
+        open: false,
         error: Some(match std::error::Error::source(error) {
             Some(cause) => format!("{error}: {cause}"),
             None => error.to_string(),
