@@ -1,5 +1,6 @@
 //! The handler: a thread that serves the memory of restored processes.
 
+use std::collections::VecDeque;
 use std::fs;
 use std::ops::Range;
 use std::os::fd::AsRawFd;
@@ -15,6 +16,7 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 use crate::PAGE;
 use crate::error::{Context, Error, Result};
 use crate::images::Pagemap;
+use crate::remote::{PageSource, Ranges};
 use crate::serve::Server;
 use crate::store::PageStore;
 
@@ -24,11 +26,53 @@ const SOCKET: &str = "lazy-pages.socket";
 /// How long processes that are held may take to be handed over.
 const HANDING_OVER: Duration = Duration::from_secs(5);
 
-/// In which order to fill.
-#[derive(Debug, Clone, Default)]
+/// In which order to fill, and from where.
+#[derive(Clone, Default)]
 pub struct FillOptions {
     /// What to fill first, by the pids of the images: what was written to most recently is likely to be touched first.
     pub hot: Vec<(i32, Range<u64>)>,
+    /// Where pages are that the store does not have; none: then they have to be in the store.
+    pub remote: Option<Arc<dyn PageSource>>,
+}
+
+impl std::fmt::Debug for FillOptions {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("FillOptions").field("hot", &self.hot.len()).field("remote", &self.remote.is_some()).finish()
+    }
+}
+
+/// By which pages come to a handler while the processes run.
+#[derive(Debug, Clone)]
+pub struct Arrivals {
+    store: Arc<PageStore>,
+    shared: Arc<Shared>,
+}
+
+impl Arrivals {
+    /// Whole pages of a process, by the addresses of the images.
+    pub fn pages(&self, pid: i32, addr: u64, bytes: &[u8]) -> Result<(), String> {
+        self.store.put(pid, addr, bytes).map_err(|e| e.to_string())?;
+        self.there(pid, addr..addr + bytes.len() as u64);
+        Ok(())
+    }
+
+    /// Pages that are zero.
+    pub fn zero(&self, pid: i32, range: Range<u64>) -> Result<(), String> {
+        self.store.put_zero(pid, range.clone()).map_err(|e| e.to_string())?;
+        self.there(pid, range);
+        Ok(())
+    }
+
+    /// What is missing will never come.
+    pub fn failed(&self, why: String) {
+        self.shared.state().lost = Some(why);
+        self.shared.wake();
+    }
+
+    fn there(&self, pid: i32, range: Range<u64>) {
+        self.shared.state().arrived.push_back((pid, range));
+        self.shared.wake();
+    }
 }
 
 /// What a handler has done.
@@ -47,6 +91,8 @@ pub struct Stats {
     pub filled: u64,
     /// From the start of the filling to its end.
     pub fill: Duration,
+    /// Faults that waited for a page from elsewhere.
+    pub fetched: u64,
 }
 
 impl Stats {
@@ -94,6 +140,10 @@ pub(crate) struct State {
     /// The processes, as we see them, for which a guard is asked; then, what has become of it.
     pub guard_asked: Option<Vec<i32>>,
     pub guarded: Option<Result<(), String>>,
+    /// What has come from elsewhere, and is not in its place yet.
+    pub arrived: VecDeque<(i32, Range<u64>)>,
+    /// Why nothing more will come.
+    pub lost: Option<String>,
     pub stats: Stats,
 }
 
@@ -127,7 +177,7 @@ impl Shared {
         self.changed.notify_all();
     }
 
-    fn wake(&self) {
+    pub(crate) fn wake(&self) {
         // It can only fail when the counter is full, and then the thread is awake.
         let _ = self.wake.write(1);
     }
@@ -136,7 +186,8 @@ impl Shared {
 /// Serves the memory of the processes that CRIU restores from one directory of images. See the crate's documentation
 /// for the order of calls.
 ///
-/// Dropping it before the restore is through breaks the restore off; afterwards it waits until all is filled.
+/// Dropping it before the restore is through breaks the restore off; afterwards it waits until all is filled. Only where
+/// pages come from elsewhere it does not wait: what has not come reads as zero then, so the processes have to be ended before.
 #[derive(Debug)]
 pub struct LazyHandler {
     dir: PathBuf,
@@ -167,6 +218,8 @@ impl LazyHandler {
             ready: false,
             guard_asked: None,
             guarded: None,
+            arrived: VecDeque::new(),
+            lost: None,
             stats: Stats::default(),
         };
         let shared = Arc::new(Shared {
@@ -185,8 +238,13 @@ impl LazyHandler {
     /// Whether the restore may go beyond the commit point. To be called while it is held: every process of the images
     /// has been handed over, and every page that the images promise is in the store.
     pub fn check(&self) -> Result<()> {
+        check_complete(&self.store, &Pagemap::read_all(&self.dir)?)?;
+        self.check_processes()
+    }
+
+    /// The same without the pages: for those that are fetched while the processes run.
+    pub fn check_processes(&self) -> Result<()> {
         let pagemaps = Pagemap::read_all(&self.dir)?;
-        check_complete(&self.store, &pagemaps)?;
         // CRIU has sent them before it came to the hold, but our thread may not have been on a CPU since.
         let mut lazy = pagemaps.iter().filter(|pagemap| !pagemap.lazy.is_empty());
         let handed_over = |state: &State| lazy.clone().all(|pagemap| state.pids.contains(&pagemap.pid));
@@ -198,6 +256,20 @@ impl LazyHandler {
             }
             result => result.map(drop),
         }
+    }
+
+    /// What the images promise and the store does not have: to be fetched. To be called when the images are there.
+    pub fn missing(&self) -> Result<Ranges> {
+        let of = |pagemap: &Pagemap| {
+            let missing = pagemap.lazy.iter().flat_map(|range| self.store.missing(pagemap.pid, range.clone()));
+            missing.map(|range| (pagemap.pid, range)).collect::<Vec<_>>()
+        };
+        Ok(Pagemap::read_all(&self.dir)?.iter().flat_map(of).collect())
+    }
+
+    /// By which fetched pages come.
+    pub fn arrivals(&self) -> Arrivals {
+        Arrivals { store: Arc::clone(&self.store), shared: Arc::clone(&self.shared) }
     }
 
     /// Starts a guard over the processes of a held restore, `host_pids` as this process sees them: a process of its own

@@ -35,13 +35,14 @@ mod guard;
 mod handler;
 mod images;
 mod pending;
+pub mod remote;
 mod serve;
 mod store;
 mod task;
 mod uffd;
 
 pub use error::{Error, Result};
-pub use handler::{FillOptions, LazyHandler, Stats, check_complete};
+pub use handler::{Arrivals, FillOptions, LazyHandler, Stats, check_complete};
 pub use images::Pagemap;
 pub use store::{Counts, Page, PageStore, StoreError};
 

@@ -19,6 +19,8 @@ pub(crate) struct Piece {
 pub(crate) struct Pending {
     // Start to end and origin.
     map: BTreeMap<u64, (u64, u64)>,
+    /// Something is not where it was in the images.
+    moved: bool,
 }
 
 impl Pending {
@@ -35,9 +37,26 @@ impl Pending {
     }
 
     /// How much is missing.
-    #[cfg(test)]
-    fn bytes(&self) -> u64 {
+    pub(crate) fn bytes(&self) -> u64 {
         self.map.iter().map(|(start, (end, _))| end - start).sum()
+    }
+
+    /// Where something is missing.
+    pub(crate) fn ranges(&self) -> impl Iterator<Item = Range<u64>> {
+        self.map.iter().map(|(start, (end, _))| *start..*end)
+    }
+
+    /// What is missing of a range of the images, wherever it is now; nothing twice, for nothing is in two places.
+    pub(crate) fn pieces_of(&self, range: &Range<u64>) -> Vec<Piece> {
+        let within = |at: Range<u64>, origin: u64| {
+            let (from, to) = (origin.max(range.start), (origin + (at.end - at.start)).min(range.end));
+            (from < to).then(|| Piece { at: at.start + (from - origin)..at.start + (to - origin), origin: from })
+        };
+        if self.moved {
+            return self.map.iter().filter_map(|(start, (end, origin))| within(*start..*end, *origin)).collect();
+        }
+        let first = self.map.range(..=range.start).next_back().map_or(range.start, |(start, _)| *start);
+        self.map.range(first..range.end).filter_map(|(start, (end, origin))| within(*start..*end, *origin)).collect()
     }
 
     fn insert(&mut self, piece: Piece) {
@@ -69,6 +88,7 @@ impl Pending {
     /// The process has moved `from` (of the length `len`) to `to`.
     pub(crate) fn moved(&mut self, from: u64, to: u64, len: u64) {
         let pieces = self.take(from..from.saturating_add(len));
+        self.moved |= !pieces.is_empty();
         // What was mapped there is gone.
         self.remove(to..to.saturating_add(len));
         for piece in pieces {
@@ -136,6 +156,10 @@ mod tests {
             }
             for a in 0..200 {
                 prop_assert_eq!(pending.piece(a, 1).map(|p| p.origin), model.get(&a).copied());
+                let mut here: Vec<u64> = pending.pieces_of(&(a..a + 3)).iter().flat_map(|p| p.at.clone()).collect();
+                here.sort_unstable();
+                let expected: Vec<u64> = model.iter().filter(|(_, o)| (a..a + 3).contains(*o)).map(|(at, _)| *at).collect();
+                prop_assert_eq!(here, expected);
             }
         }
     }

@@ -6,8 +6,10 @@
 //! CRIU connects once. For each process, in no order, it sends a pid (i32; negative for a zombie, which has no memory)
 //! and then one byte with the userfaultfd (SCM_RIGHTS); when all processes are about to run, 0x52535446.
 
-use std::collections::VecDeque;
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, VecDeque};
 use std::io::{self, IoSliceMut, Read};
+use std::ops::Range;
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
@@ -18,6 +20,7 @@ use std::time::Instant;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, Shutdown, recvmsg, shutdown};
 
+use crate::PAGE;
 use crate::guard::Guard;
 use crate::handler::{FillOptions, Phase, Shared};
 use crate::images::Pagemap;
@@ -44,6 +47,10 @@ pub(crate) struct Server {
     fill_start: Option<Instant>,
     /// When there was last nothing to answer.
     idle: Instant,
+    /// Pages that were asked for, and since when.
+    wanted: BTreeMap<(i32, u64), Instant>,
+    /// What came before the mappings were in their places.
+    early: Vec<(i32, Range<u64>)>,
 }
 
 impl Server {
@@ -67,6 +74,8 @@ impl Server {
             released: false,
             fill_start: None,
             idle,
+            wanted: BTreeMap::new(),
+            early: Vec::new(),
         }
     }
 
@@ -101,8 +110,11 @@ impl Server {
     fn serve(&mut self) -> Result<Phase, String> {
         loop {
             let stop = self.shared.stop.load(Ordering::SeqCst);
-            if stop && !self.released {
+            if stop && (!self.released || self.options.remote.is_some()) {
                 return Ok(Phase::Aborted);
+            }
+            if let Some(why) = self.shared.state().lost.take() {
+                return Err(why);
             }
             let guard_asked = self.shared.state().guard_asked.take();
             if let Some(pids) = guard_asked {
@@ -111,6 +123,7 @@ impl Server {
                 self.shared.guarded(started.map(|guard| self.guard = Some(guard)));
             }
             let filling = self.released || self.shared.fill.load(Ordering::SeqCst);
+            self.take_in(filling)?;
             let missing = self.tasks.iter().any(|t| !t.pending.is_empty());
             if filling && !self.tasks.is_empty() {
                 let start = *self.fill_start.get_or_insert_with(Instant::now);
@@ -124,7 +137,7 @@ impl Server {
             if self.released && self.tasks.is_empty() {
                 return Ok(Phase::Filled);
             }
-            let block = !(filling && missing);
+            let block = !(filling && self.tasks.iter().any(Task::is_busy)) && self.shared.state().arrived.is_empty();
             let ready = self.wait(block).map_err(|e| format!("cannot wait: {e}"))?;
             if block || ready.events.is_empty() {
                 self.idle = Instant::now();
@@ -187,6 +200,12 @@ impl Server {
         }
         drop(state);
         self.tasks.extend(outcome.children);
+        for addr in outcome.wanted {
+            if let (Some(remote), Entry::Vacant(new)) = (&self.options.remote, self.wanted.entry((pid, addr))) {
+                new.insert(Instant::now());
+                remote.want(pid, addr);
+            }
+        }
         match outcome.poisoned {
             Some(addr) => Err(format!("page {addr:#x} of process {pid} is not in the store")),
             None => Ok(()),
@@ -194,15 +213,68 @@ impl Server {
     }
 
     fn fill_some(&mut self) -> Result<(), String> {
-        let Some(task) = self.tasks.iter_mut().find(|t| !t.pending.is_empty()) else { return Ok(()) };
+        let Some(task) = self.tasks.iter_mut().find(|t| t.is_busy()) else { return Ok(()) };
         match task.fill_some(&self.store).map_err(|e| format!("process {}: {e}", task.pid))? {
-            Step::Filled(0) => {
+            Step::Absent => {
                 let first = task.pending.next_from(0, 1).map_or(0, |p| p.at.start);
                 return Err(format!("page {first:#x} of process {} is not in the store", task.pid));
             }
             Step::Filled(bytes) => self.shared.state().stats.filled += bytes,
-            Step::Events => {}
+            Step::Events | Step::Idle => {}
             Step::Gone => task.gone = true,
+        }
+        Ok(())
+    }
+
+    /// Puts one piece that has come from elsewhere in its place.
+    fn take_in(&mut self, filling: bool) -> Result<(), String> {
+        if filling && !self.early.is_empty() {
+            self.shared.state().arrived.extend(self.early.drain(..));
+        }
+        let Some((pid, mut range)) = self.shared.state().arrived.pop_front() else { return Ok(()) };
+        if !filling {
+            // The mappings are not where they will be: only that for which CRIU or the kernel waits.
+            let Some(wanted) = self.wanted.range((pid, range.start)..(pid, range.end)).next().map(|(key, _)| key.1)
+            else {
+                self.early.push((pid, range));
+                return Ok(());
+            };
+            let after = wanted + PAGE..range.end;
+            if range.start < wanted {
+                self.early.push((pid, range.start..wanted));
+            }
+            if !after.is_empty() {
+                self.shared.state().arrived.push_front((pid, after));
+            }
+            range = wanted..wanted + PAGE;
+        }
+        let (mut filled, mut expected) = (0, !self.released);
+        for task in self.tasks.iter_mut().filter(|task| task.pid == pid) {
+            expected = false;
+            match task.arrived(&range, &self.store).map_err(|e| format!("process {pid}: {e}"))? {
+                Step::Filled(bytes) => filled += bytes,
+                Step::Events => {
+                    self.shared.state().arrived.push_front((pid, range));
+                    return Ok(());
+                }
+                Step::Gone => task.gone = true,
+                Step::Absent | Step::Idle => {}
+            }
+        }
+        // A process that is still to be handed over finds it in the store.
+        if !expected {
+            self.store.forget(pid, range.clone()).map_err(|e| e.to_string())?;
+        }
+        let waited =
+            self.wanted.range((pid, range.start)..(pid, range.end)).map(|(key, since)| (*key, since.elapsed()));
+        let waited: Vec<_> = waited.collect();
+        let mut state = self.shared.state();
+        state.stats.filled += filled;
+        for (key, waited) in waited {
+            self.wanted.remove(&key);
+            state.stats.fetched += 1;
+            state.stats.all_faults += waited;
+            state.stats.worst_fault = state.stats.worst_fault.max(waited);
         }
         Ok(())
     }
@@ -236,8 +308,12 @@ impl Server {
 
     fn take_over(&mut self, pid: i32, uffd: Uffd) -> Result<(), String> {
         let pagemap = Pagemap::read(&self.dir, pid).map_err(|e| e.to_string())?;
-        let hot: VecDeque<_> = self.options.hot.iter().filter(|(p, _)| *p == pid).map(|(_, r)| r.clone()).collect();
-        self.tasks.push(Task::new(pid, uffd, pagemap.lazy, hot));
+        let mut hot: VecDeque<_> = self.options.hot.iter().filter(|(p, _)| *p == pid).map(|(_, r)| r.clone()).collect();
+        let fetches = self.options.remote.is_some();
+        if fetches {
+            hot.extend(self.store.ranges(pid));
+        }
+        self.tasks.push(Task::new(pid, uffd, pagemap.lazy, hot, fetches));
         self.shared.took_over(pid);
         Ok(())
     }

@@ -217,6 +217,11 @@ impl PageStore {
         }
     }
 
+    /// Of how many bytes from `addr` on nothing is known.
+    pub(crate) fn absent(&self, pid: i32, addr: u64, most: u64) -> u64 {
+        self.with_run(pid, addr, most, |run| if let Run::Absent(len) = run { len } else { 0 })
+    }
+
     fn known(&self, pid: i32) -> Option<Arc<RwLock<Process>>> {
         read(&self.processes).get(&pid).cloned()
     }
@@ -263,7 +268,7 @@ impl Process {
 }
 
 /// Divides bytes into runs of zero and of other pages: whether zero, and how many pages.
-fn runs(bytes: &[u8]) -> Vec<(bool, u64)> {
+pub(crate) fn runs(bytes: &[u8]) -> Vec<(bool, u64)> {
     let mut runs: Vec<(bool, u64)> = Vec::new();
     for page in bytes.chunks_exact(PAGE as usize) {
         let zero = is_zero(page);

@@ -19,6 +19,10 @@ const CHUNK: u64 = 64 * PAGE;
 pub(crate) enum Step {
     /// So many bytes were filled.
     Filled(u64),
+    /// The store does not have what is next.
+    Absent,
+    /// There is nothing to be filled from the store.
+    Idle,
     /// Its events have to be read first.
     Events,
     /// The process is gone.
@@ -34,6 +38,8 @@ pub(crate) struct Outcome {
     pub gone: bool,
     /// A page that should be there and is not: the process that touches it is ended.
     pub poisoned: Option<u64>,
+    /// Pages that have to be fetched, by the addresses of the images.
+    pub wanted: Vec<u64>,
 }
 
 /// See the module.
@@ -51,11 +57,18 @@ pub(crate) struct Task {
     pub runs: bool,
     /// The process has ended.
     pub gone: bool,
+    /// What the store does not have is fetched, not missing; only `hot` is filled from the store then.
+    fetches: bool,
 }
 
 impl Task {
-    pub(crate) fn new(pid: i32, uffd: Uffd, lazy: Vec<Range<u64>>, hot: VecDeque<Range<u64>>) -> Self {
-        Self { pid, uffd, pending: Pending::new(lazy), hot, cursor: 0, runs: false, gone: false }
+    pub(crate) fn new(pid: i32, uffd: Uffd, lazy: Vec<Range<u64>>, hot: VecDeque<Range<u64>>, fetches: bool) -> Self {
+        Self { pid, uffd, pending: Pending::new(lazy), hot, cursor: 0, runs: false, gone: false, fetches }
+    }
+
+    /// Whether [`Task::fill_some`] may find something.
+    pub(crate) fn is_busy(&self) -> bool {
+        !self.pending.is_empty() && (!self.fetches || !self.hot.is_empty())
     }
 
     /// Reads what the process has done, and answers its faults.
@@ -74,9 +87,15 @@ impl Task {
                         cursor: self.cursor,
                         runs: true,
                         gone: false,
+                        fetches: self.fetches,
                     });
                 }
-                Event::Remap { from, to, len } => self.pending.moved(from, to, len),
+                Event::Remap { from, to, len } => {
+                    self.pending.moved(from, to, len);
+                    if self.fetches {
+                        self.hot.push_back(to..to.saturating_add(len));
+                    }
+                }
                 Event::Gone { start, end } => self.pending.remove(start..end),
             }
         }
@@ -90,6 +109,10 @@ impl Task {
             None => self.uffd.zero(addr, PAGE)?,
             Some(piece) => match self.put(&piece, store)? {
                 Some(filled) => filled,
+                None if self.fetches => {
+                    outcome.wanted.push(piece.origin);
+                    return Ok(());
+                }
                 None => {
                     outcome.poisoned = Some(addr);
                     self.pending.remove(piece.at);
@@ -116,24 +139,47 @@ impl Task {
     pub(crate) fn fill_some(&mut self, store: &PageStore) -> io::Result<Step> {
         while let Some(hot) = self.hot.front_mut() {
             let piece = self.pending.next_from(hot.start, CHUNK).filter(|p| hot.contains(&p.at.start));
-            if let Some(piece) = piece {
-                hot.start = piece.at.end;
-                self.cursor = piece.at.start;
-                return self.fill(piece.at.end - piece.at.start, store);
+            let Some(piece) = piece else {
+                self.hot.pop_front();
+                continue;
+            };
+            self.cursor = piece.at.start;
+            let step = self.fill(piece.at.end - piece.at.start, store)?;
+            if let Some(hot) = self.hot.front_mut() {
+                hot.start = self.cursor;
             }
-            self.hot.pop_front();
+            if step != Step::Absent || !self.fetches {
+                return Ok(step);
+            }
         }
-        self.fill(CHUNK, store)
+        if self.fetches { Ok(Step::Idle) } else { self.fill(CHUNK, store) }
+    }
+
+    /// Puts what has come of a range of the images in its place, wherever that is now.
+    pub(crate) fn arrived(&mut self, range: &Range<u64>, store: &PageStore) -> io::Result<Step> {
+        let mut filled = 0;
+        for piece in self.pending.pieces_of(range) {
+            self.cursor = piece.at.start;
+            let end = piece.at.end;
+            while self.cursor < end && self.pending.piece(self.cursor, end - self.cursor).is_some() {
+                match self.fill(end - self.cursor, store)? {
+                    Step::Filled(len) => filled += len,
+                    // Forgotten, for it has been put in its place before: it is not missing.
+                    step => return Ok(step),
+                }
+            }
+        }
+        Ok(Step::Filled(filled))
     }
 
     /// Fills at most `most` bytes in a row from the cursor on.
     fn fill(&mut self, most: u64, store: &PageStore) -> io::Result<Step> {
         let Some(mut piece) = self.pending.next_from(self.cursor, most) else { return Ok(Step::Filled(0)) };
         loop {
-            // Nothing in the store: left for the fault, which says so.
             let Some(filled) = self.put(&piece, store)? else {
-                self.cursor = piece.at.end;
-                return Ok(Step::Filled(0));
+                let absent = store.absent(self.pid, piece.origin, piece.at.end - piece.at.start);
+                self.cursor = piece.at.start + absent.max(PAGE);
+                return Ok(Step::Absent);
             };
             let len = match filled {
                 Filled::Bytes(len) => len,
