@@ -58,22 +58,18 @@ impl Run<'_, '_, '_, '_> {
                     ending.outcome = Outcome::Lost;
                 }
             }
-            let (source, traffic) = (&mut *parts.source, &mut *parts.traffic);
-            let ended = [
-                insist("end the source's frozen copy", &retries, Certain::TriedAgain, || source.discard()),
-                insist("remove what is left on the source", &retries, Certain::TriedAgain, || source.drain()),
-                insist("remove the hold", &retries, Certain::TriedAgain, || traffic.drain()),
-            ];
-            let mut unreachable = None;
-            for error in ended.into_iter().filter_map(Result::err) {
-                if error.is_unreachable() {
-                    unreachable.get_or_insert(error);
-                } else {
-                    ending.errors.push(error.chain());
-                }
+            insist("end the source's frozen copy", &retries, Certain::TriedAgain, || parts.source.discard())?;
+            let cleaned =
+                insist("remove what is left on the source", &retries, Certain::TriedAgain, || parts.source.drain());
+            // The fence goes last: a frozen copy's kernel must not speak beside the one that runs.
+            insist("remove the hold", &retries, Certain::TriedAgain, || parts.traffic.drain())?;
+            match cleaned {
+                Err(error) if !error.is_unreachable() => ending.errors.push(error.chain()),
+                other => return other,
             }
-            unreachable.map_or(Ok(()), Err)
+            Ok(())
         });
+        // A frozen copy or a fence that stays would be in the way of the workload when it comes back: that is tried again later.
         if let Err(error) = drained {
             ending.errors.push(error.chain());
             ending.rest = Rest::Open;
