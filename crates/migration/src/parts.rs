@@ -13,9 +13,9 @@
 //! 2. **End steps are idempotent.** Done already is done well.
 //! 3. **Steps concern one migration.** Each carries the migration's number. An end step touches only the copy that *this*
 //!    migration froze or made: a late `abort` or `discard` of an old migration does nothing to the workload that runs there now.
-//! 4. **What has ended stays ended.** After `abort`, `thaw` or `release` was carried out, a late step of the same migration
-//!    (a `restore`, a `freeze`, a `hold` that was long on its way) is refused for certain, even by a program that was started
-//!    again since. The same goes for a migration older than the newest that the node knows of for this workload.
+//! 4. **What has ended stays ended.** After `abort`, `resume`, `thaw`, `discard` or `release` was carried out, a late step of the
+//!    same migration (a `restore`, a `freeze`, a `hold` that was long on its way) is refused for certain, even by a program that
+//!    was started again since. The same goes for a migration older than the newest that the node knows of for this workload.
 //! 5. **One after the other.** Two calls for one migration are never carried out at once: an end step waits for what is
 //!    under way, or breaks it off.
 //! 6. **Nobody decides alone.** A frozen source stays frozen and a restored target does not run, whoever dies and is started

@@ -286,9 +286,18 @@ fn a_failure_while_draining_is_reported_and_does_not_matter_to_the_workload() {
         let (world, ended) = run(Some((step, u32::MAX)), None);
         assert_eq!(ended.outcome, Outcome::Done, "{step}");
         assert_eq!(ended.error.is_some(), step != "record.ended", "{step}");
-        assert_eq!(ended.open, step == "record.ended", "{step}");
+        // A fence that stays would cut the workload off when it comes back.
+        assert_eq!(ended.open, ["traffic.drain", "record.ended"].contains(&step), "{step}");
         assert!(world.target_runs && !world.source_exists, "{step}");
     }
+}
+
+#[test]
+fn while_the_frozen_copy_cannot_be_ended_it_stays_fenced_in_and_the_migration_open() {
+    let (world, ended) = run(Some(("discard", u32::MAX)), None);
+    assert_eq!((ended.outcome, ended.open), (Outcome::Done, true));
+    assert!(world.target_runs && !world.calls.contains(&"traffic.drain"));
+    assert_eq!(world.journal, [State::Begun, State::Committed]);
 }
 
 #[test]
