@@ -45,7 +45,7 @@ pub(crate) struct Node {
 }
 
 /// Refused or failed, for certain.
-pub type Done = Result<(), &'static str>;
+pub(crate) type Done = Result<(), &'static str>;
 
 impl Node {
     pub(crate) fn position(&self, state: impl Fn(CopyState) -> bool) -> Option<usize> {
