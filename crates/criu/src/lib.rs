@@ -79,7 +79,9 @@ pub use plan::{ExternalMount, RestorePlan};
 pub use preflight::{Obstacle, preflight};
 pub use process::Member;
 pub use released::{ReleasedDump, clear_target, end_source, recover_source};
-pub use restore::{HeldRestore, LAZY_SOCKET, PreparedRestore, RestoreOptions, RestoreTimes, RestoredContainer};
+pub use restore::{
+    Connections, HeldRestore, LAZY_SOCKET, PreparedRestore, RestoreOptions, RestoreTimes, RestoredContainer,
+};
 pub use runc::{Container, Runc, Status, Streams};
 pub use sockets::recover_sockets;
 pub use spec::Spec;

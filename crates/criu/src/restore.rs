@@ -25,7 +25,7 @@ use crate::dump::MemoryMode;
 use crate::error::{Context, Result};
 use crate::images::ImagesDir;
 use crate::limit::Limit;
-use crate::node::NodeEnv;
+use crate::node::{NodeEnv, open_ns};
 use crate::plan::RestorePlan;
 use crate::process::{self, Member};
 use crate::rpc::{CgroupMode, InheritFd, NetworkLock, Opts, Req, ReqType};
@@ -68,12 +68,34 @@ pub struct RestoreOptions {
     pub memory: MemoryMode,
     /// What takes the place of standard streams that were pipes; `/dev/null` where none is given.
     pub streams: Streams,
+    /// What becomes of TCP connections.
+    pub connections: Connections,
+    /// The images are those of another program that drives CRIU, which called the container's network namespace by this
+    /// name; the container gets the one of its bundle's `config.json`.
+    pub netns_key: Option<String>,
+}
+
+/// What becomes of the TCP connections in the images. What listens goes on to listen either way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Connections {
+    /// They go on. Only right once, at the same address, and while their other ends still hold them.
+    #[default]
+    Kept,
+    /// The service finds them closed.
+    Closed,
 }
 
 impl RestoreOptions {
     /// The usual, for a bundle.
     pub fn new(bundle: impl Into<PathBuf>) -> Self {
-        Self { bundle: bundle.into(), log_level: 2, memory: MemoryMode::Copied, streams: Streams::default() }
+        Self {
+            bundle: bundle.into(),
+            log_level: 2,
+            memory: MemoryMode::Copied,
+            streams: Streams::default(),
+            connections: Connections::Kept,
+            netns_key: None,
+        }
     }
 }
 
@@ -181,13 +203,23 @@ impl PreparedRestore {
             .map(|(key, stream)| (key, stream.as_ref().unwrap_or(&null)))
             .collect();
         let inside = env.in_netns(format!("/proc/{shell}/ns/net")).in_cgroups(cgroups.dirs());
+        let netns = match &options.netns_key {
+            Some(key) => Some((key, open_ns(shell, "net")?)),
+            None => None,
+        };
+        let mut inherited = pipes;
+        inherited.extend(netns.iter().map(|(key, fd)| (*key, fd)));
         let mut fds = vec![images.fd()];
-        fds.extend(pipes.iter().map(|(_, fd)| *fd));
+        fds.extend(inherited.iter().map(|(_, fd)| *fd));
         let (mut swrk, numbers) = Swrk::start(&inside, "restore", &fds)?;
         let version = check::ask_version(&mut swrk, limit)?;
-        let inherit =
-            pipes.iter().zip(&numbers[1..]).map(|((key, _), fd)| InheritFd { key: key.to_string(), fd: *fd }).collect();
+        let inherit = inherited.iter().zip(&numbers[1..]);
+        let inherit = inherit.map(|((key, _), fd)| InheritFd { key: key.to_string(), fd: *fd }).collect();
         let mut request = request(&stage, plan, inherit, numbers[0]);
+        if options.connections == Connections::Closed {
+            request.tcp_established = None;
+            request.tcp_close = Some(true);
+        }
         request.lazy_pages = (options.memory == MemoryMode::Lazy).then_some(true);
         swrk.log_to(&mut request, version, options.log_level);
 

@@ -89,6 +89,8 @@ pub(crate) struct Opts {
     pub lazy_pages: Option<bool>,
     #[prost(bool, optional, tag = "50")]
     pub orphan_pts_master: Option<bool>,
+    #[prost(bool, optional, tag = "52")]
+    pub tcp_close: Option<bool>,
     #[prost(enumeration = "NetworkLock", optional, tag = "64")]
     pub network_lock: Option<i32>,
     #[prost(bool, optional, tag = "65")]

@@ -12,6 +12,7 @@ use serde_json::Value;
 const LAYERS: &[&[&str]] = &[
     &["godwit-model"],
     &[
+        "godwit-checkpoint",
         "godwit-criu",
         "godwit-memory",
         "godwit-migration",
