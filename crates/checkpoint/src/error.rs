@@ -64,8 +64,11 @@ pub enum CheckpointError {
 }
 
 impl CheckpointError {
-    /// Whether the file, not the system, is what is wrong.
+    /// Whether the file that was named, not the system, is what is wrong.
     pub fn is_bad_file(&self) -> bool {
+        if let Self::File { what: "open" | "make a file in", source, .. } = self {
+            return source.kind() == io::ErrorKind::NotFound;
+        }
         matches!(self, Self::Exists { .. } | Self::Damaged { .. } | Self::Version { .. } | Self::NoCheckpoint { .. })
     }
 

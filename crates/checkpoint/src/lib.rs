@@ -46,6 +46,7 @@ pub use error::{CheckpointError, Result};
 pub use inspect::{Inspected, Size, inspect};
 pub use manifest::{FORMAT, Host, Manifest, utc};
 pub use scan::Format;
+pub use trailer::sha256;
 pub use unpack::{Unpacked, unpack};
 pub use write::{Parts, Written, write};
 
