@@ -66,7 +66,8 @@ pub fn run(config: &NodeInit) -> io::Result<std::convert::Infallible> {
 
 fn set_up(config: &NodeInit) -> io::Result<()> {
     let none = None::<&str>;
-    step("make mounts private", mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none))?;
+    // Not private: what is a copy of a private mount cannot follow any other.
+    step("make mounts followers", mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_SLAVE, none))?;
     let scratch = &config.scratch;
     step("mount the scratch tmpfs", mount(Some("tmpfs"), scratch, Some("tmpfs"), MsFlags::empty(), Some("mode=0755")))?;
     let [upper, work, root] = ["upper", "work", "root"].map(|name| scratch.join(name));
@@ -97,10 +98,9 @@ fn set_up(config: &NodeInit) -> io::Result<()> {
     devices(&root.join("dev"))?;
     bind(&config.image, &root.join(&IMAGE_DIR[1..]), true)?;
     bind(&config.app, &root.join(&APP_DIR[1..]), true)?;
-    // Named network namespaces that are made later must show here, and their removal too: a slave of the host's mount.
+    // Named network namespaces that are made later must show here, and their removal too: it follows the host's mount.
     let netns = root.join("run/netns");
     bind(Path::new("/run/netns"), &netns, false)?;
-    step("follow /run/netns", mount(none, &netns, none, MsFlags::MS_SLAVE | MsFlags::MS_REC, none))?;
     bind(Path::new("/sys/fs/cgroup"), &scratch.join("cgroup"), false)?;
 
     step("enter the new root", pivot(&root))?;
