@@ -40,6 +40,12 @@ impl Container {
         }
     }
 
+    /// A restored checkpoint beside the testbed's workloads; its program is the checkpoint's.
+    pub(crate) fn of_checkpoint(name: &WorkloadName, port: u16, memory: Bytes) -> Self {
+        let command = vec!["(restored)".to_owned()];
+        Self { name: name.clone(), port, memory, command, dirty_rate: Bytes(0) }
+    }
+
     /// Whether it is the counting service, which Godwit's clients can measure.
     pub(crate) fn is_counting(&self) -> bool {
         self.command.is_empty()
@@ -53,6 +59,16 @@ impl Container {
     /// A directory for the images of one migration, in any node; a tmpfs.
     pub(crate) fn images(&self, migration: u64) -> PathBuf {
         Path::new(STATE_DIR).join("images").join(format!("{}-{migration}", self.name))
+    }
+
+    /// A directory for a checkpoint of it, in any node; a tmpfs.
+    pub(crate) fn scratch(&self, kind: &str, number: usize) -> PathBuf {
+        Self::scratch_of(&format!("{}-{kind}", self.name), number)
+    }
+
+    /// The same for what has no name yet.
+    pub(crate) fn scratch_of(kind: &str, number: usize) -> PathBuf {
+        Path::new(STATE_DIR).join("images").join(format!("{kind}-{number}"))
     }
 
     fn args(&self) -> Vec<String> {
@@ -72,24 +88,35 @@ impl Container {
 
     /// Makes bundle, root file system and specification on a node, so that it can be started or restored there.
     pub(crate) fn prepare(&self, node: &Node, network: &Network) -> Result<(), TestbedError> {
+        let failed = |why: &str, source| self.failed(node.name(), why, Some(source));
         let bundle = self.bundle();
-        let [rootfs, upper, work] = ["rootfs", "upper", "work"].map(|name| bundle.join(name));
-        for dir in [&rootfs, &upper, &work] {
-            let path = node.host_path(dir);
+        let rootfs = bundle.join("rootfs");
+        for dir in ["rootfs", "upper", "work"] {
+            let path = node.host_path(bundle.join(dir));
             fs::create_dir_all(&path).map_err(|source| TestbedError::File { what: "make", path, source })?;
         }
-        let layers = format!("lowerdir={APP_DIR}:{IMAGE_DIR},upperdir={},workdir={}", upper.display(), work.display());
-        let failed = |why: &str, source| self.failed(node.name(), why, Some(source));
-        node.env()
-            .command("mount")
-            .args(["-t", "overlay", "overlay", "-o", &layers])
-            .arg(&rootfs)
-            .run(&Limit::within(PATIENCE))
-            .map_err(|e| failed("its root file system cannot be mounted", e))?;
+        self.mount_root(node).map_err(|e| failed("its root file system cannot be mounted", e))?;
         let spec = Spec::new(self.args(), rootfs)
             .netns(network.service_netns(node.name(), &self.name).path())
             .cgroups_path(self.cgroup(node).oci_path());
         spec.write(&node.host_path(&bundle)).map_err(|e| failed("its specification cannot be written", e))
+    }
+
+    /// Mounts its root file system on a node: the image, and above it what it writes.
+    pub(crate) fn mount_root(&self, node: &Node) -> Result<(), godwit_criu::Error> {
+        let bundle = self.bundle();
+        let [rootfs, upper, work] = ["rootfs", "upper", "work"].map(|name| bundle.join(name));
+        let layers = format!("lowerdir={APP_DIR}:{IMAGE_DIR},upperdir={},workdir={}", upper.display(), work.display());
+        let mount = node.env().command("mount").args(["-t", "overlay", "overlay", "-o", &layers]).arg(&rootfs);
+        mount.run(&Limit::within(PATIENCE)).map(drop)
+    }
+
+    /// Unmounts its root file system on a node where it does not run, if it is mounted, and forgets what it has written.
+    pub(crate) fn clear_root(&self, node: &Node) -> Result<(), godwit_criu::Error> {
+        let (bundle, limit) = (self.bundle(), Limit::within(PATIENCE));
+        let script = "! mountpoint -q rootfs || umount rootfs; rm -rf upper work stand-ins; mkdir -p rootfs upper work";
+        let script = format!("set -e; mkdir -p {0}; cd {0}; {script}", bundle.display());
+        node.env().command("sh").args(["-c", &script]).run(&limit).map(drop)
     }
 
     pub(crate) fn cgroup(&self, node: &Node) -> crate::cgroup::Cgroup {

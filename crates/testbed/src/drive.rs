@@ -9,17 +9,19 @@ use std::time::{Duration, Instant};
 use godwit_control::{ControlConfig, Controller, Decided, Event, Order, Output, account};
 use godwit_migration::{Cancel, Ended, Progress};
 use godwit_model::{
-    MigrationId, MigrationRecord, NodeName, RunRecord, StrategyChoice, Time, UserName, WorkloadName, WorkloadSummary,
+    MigrationId, MigrationRecord, NodeName, Outcome, RunRecord, StrategyChoice, Time, UserName, WorkloadName,
+    WorkloadSummary,
 };
 use godwit_policy::Policy;
 use godwit_probe::{Measurement, ProbeConfig, Prober, RunningProber};
 use godwit_scenario::Scenario;
 use godwit_traffic::{Client, ClientConfig};
 
+use crate::checkpoint::{self, NotDone, RestoreCheckpoint, Restored, TakeCheckpoint, Taken, Window};
 use crate::choose::Chosen;
 use crate::error::TestbedError;
 use crate::gauge::Gauge;
-use crate::live::{Observer, RunEvent};
+use crate::live::{Live, Observer, RunEvent};
 use crate::remote::{self, Ask, Asked, Reply};
 use crate::schedule::{Change, Schedule};
 use crate::stop::Stop;
@@ -34,6 +36,8 @@ const LOAD_EVERY: Duration = Duration::from_secs(1);
 const LOOK_UP_EVERY: Duration = Duration::from_millis(100);
 /// How long after a migration its gap is settled: the client must have had answers again.
 const GAP_SETTLES: Duration = Duration::from_millis(1500);
+/// How often it is told how far a checkpoint is.
+const TELL_EVERY: Duration = Duration::from_millis(100);
 /// When more than one packet in so many is late, it is said.
 const LATE_ONE_IN: u64 = 50;
 /// How long before the freeze and after the switch a silence still belongs to the migration.
@@ -72,6 +76,15 @@ enum Message {
     Progress(MigrationId, Progress),
     Ended(MigrationId, Chosen, Ended),
     Asked(Asked),
+    Taken(WorkloadName, Sender<Reply>, Result<(Taken, Option<Window>), NotDone>),
+    Restored(WorkloadName, Sender<Reply>, Result<Restored, NotDone>),
+}
+
+/// A checkpoint that is written and whose gap is not known yet.
+struct SettlingCheckpoint {
+    taken: Taken,
+    window: Window,
+    asker: Sender<Reply>,
 }
 
 /// A migration under way.
@@ -103,6 +116,11 @@ struct Driver<'scope, 'env, 't> {
     sender: Sender<Message>,
     moving: BTreeMap<MigrationId, Moving>,
     settling: Vec<Settling>,
+    /// Workloads and copies that a checkpoint is taken or restored of.
+    busy: BTreeMap<WorkloadName, Stop>,
+    /// What the policy ordered meanwhile.
+    waiting: Vec<Order>,
+    settling_checkpoints: Vec<SettlingCheckpoint>,
     stress: BTreeMap<usize, Stressers>,
     decided: Vec<Decided>,
     migrations: Vec<MigrationRecord>,
@@ -149,6 +167,9 @@ pub fn drive(
             sender,
             moving: BTreeMap::new(),
             settling: Vec::new(),
+            busy: BTreeMap::new(),
+            waiting: Vec::new(),
+            settling_checkpoints: Vec::new(),
             stress: BTreeMap::new(),
             decided: Vec::new(),
             migrations: Vec::new(),
@@ -161,6 +182,20 @@ pub fn drive(
         driver.stress.clear();
         ran.map(|interrupted| driver.finish(seed, interrupted))
     })
+}
+
+/// Tells who asked how far a checkpoint is, ten times a second; false when nobody listens any more, or at a stop.
+fn telling(reply: Sender<Reply>, stop: Stop) -> impl FnMut(u64, u64) -> bool {
+    let mut next = Instant::now();
+    move |done, total| {
+        if Instant::now() >= next {
+            next = Instant::now() + TELL_EVERY;
+            if reply.send(Reply::Bytes { done, total }).is_err() {
+                stop.ask();
+            }
+        }
+        !stop.is_asked()
+    }
 }
 
 fn start_clients(
@@ -240,8 +275,13 @@ impl<'scope, 'env> Driver<'scope, 'env, '_> {
             if (stop.is_asked() || self.down) && !stopping {
                 stopping = true;
                 self.moving.values().for_each(|moving| moving.cancel.cancel());
+                self.busy.values().for_each(Stop::ask);
             }
-            if (stopping || over) && self.moving.is_empty() && (stopping || self.settling.is_empty()) {
+            if (stopping || over)
+                && self.moving.is_empty()
+                && self.busy.is_empty()
+                && (stopping || self.settling.is_empty())
+            {
                 return Ok(stopping && !over && !self.standing);
             }
             if !stopping && !over {
@@ -313,6 +353,11 @@ impl<'scope, 'env> Driver<'scope, 'env, '_> {
                 self.gauge.decided(&decided);
                 self.decided.push(decided);
             }
+            Output::Migrate(order) if self.busy.contains_key(&order.workload) => self.waiting.push(order),
+            Output::Migrate(order) if self.testbed.checkpoints().stopped_with(&order.workload).is_some() => {
+                // There is nothing to move.
+                self.controller.handle(now, Event::MigrationEnded { id: order.id, outcome: Outcome::RolledBack });
+            }
             Output::Migrate(order) => self.begin(order, self.strategy, now, None),
         }
     }
@@ -354,7 +399,114 @@ impl<'scope, 'env> Driver<'scope, 'env, '_> {
             ) => {}
             Message::Ended(id, chosen, ended) => self.ended(id, chosen, ended, now),
             Message::Asked((ask, reply)) => self.answer(ask, reply, now),
+            Message::Taken(name, asker, result) => {
+                self.free(&name, now);
+                self.taken(asker, result, now);
+            }
+            Message::Restored(name, asker, result) => {
+                self.free(&name, now);
+                self.restored(asker, result, now);
+            }
         }
+    }
+
+    /// A checkpoint of it is over: what was ordered meanwhile begins.
+    fn free(&mut self, name: &WorkloadName, now: Time) {
+        self.busy.remove(name);
+        let (due, waiting) = std::mem::take(&mut self.waiting).into_iter().partition(|order| order.workload == *name);
+        self.waiting = waiting;
+        let due: Vec<Order> = due;
+        due.into_iter().for_each(|order| self.carry_out(Output::Migrate(order), now));
+    }
+
+    /// Why nothing else can be done with it now.
+    fn is_busy(&self, name: &WorkloadName) -> Option<String> {
+        if self.busy.contains_key(name) {
+            return Some(format!("a checkpoint of {name} is being taken or restored; try again when it is there"));
+        }
+        let moves = self.moving.values().any(|moving| moving.order.workload == *name);
+        moves.then(|| format!("{name} is moving; try again when it is there"))
+    }
+
+    fn take(&mut self, ask: TakeCheckpoint, reply: Sender<Reply>) {
+        if let Some(why) = self.is_busy(&ask.workload) {
+            let _ = reply.send(Reply::Refused { why });
+            return;
+        }
+        let (testbed, sender, stop) = (self.testbed, self.sender.clone(), Stop::default());
+        self.busy.insert(ask.workload.clone(), stop.clone());
+        self.scope.spawn(move || {
+            let mut told = telling(reply.clone(), stop);
+            let result = checkpoint::take(testbed, &ask, &mut told);
+            let _ = sender.send(Message::Taken(ask.workload, reply, result));
+        });
+    }
+
+    fn restore(&mut self, ask: RestoreCheckpoint, reply: Sender<Reply>) {
+        // Which workload it is stands in the file: while one of them comes back, no other can.
+        let name = ask.copy.clone().or_else(|| self.scenario.workloads.first().map(|w| w.name.clone()));
+        let Some(name) = name else { return };
+        let others = self.scenario.workloads.iter().map(|w| &w.name);
+        let in_the_way: Vec<String> = match &ask.copy {
+            Some(copy) => self.is_busy(copy).into_iter().collect(),
+            None => others.filter_map(|other| self.is_busy(other)).collect(),
+        };
+        if let Some(why) = in_the_way.into_iter().next() {
+            let _ = reply.send(Reply::Refused { why });
+            return;
+        }
+        let (testbed, sender, stop) = (self.testbed, self.sender.clone(), Stop::default());
+        self.busy.insert(name.clone(), stop.clone());
+        self.scope.spawn(move || {
+            let mut told = telling(reply.clone(), stop);
+            let result = checkpoint::restore(testbed, &ask, &mut told);
+            let _ = sender.send(Message::Restored(name, reply, result));
+        });
+    }
+
+    fn taken(&mut self, asker: Sender<Reply>, result: Result<(Taken, Option<Window>), NotDone>, now: Time) {
+        match result {
+            Ok((taken, window)) => {
+                let what = if taken.stopped { "; it was ended with it" } else { "" };
+                let file = taken.path.display();
+                self.tell(RunEvent::Note(format!("{}: checkpoint written to {file}{what}", taken.workload)));
+                if taken.stopped {
+                    self.gauge.gone(&taken.workload);
+                }
+                match window {
+                    Some(window) => self.settling_checkpoints.push(SettlingCheckpoint { taken, window, asker }),
+                    None => _ = asker.send(Reply::Taken { taken: Box::new(taken) }),
+                }
+            }
+            Err(why) => self.not_done(&asker, why, now),
+        }
+    }
+
+    fn restored(&mut self, asker: Sender<Reply>, result: Result<Restored, NotDone>, now: Time) {
+        match result {
+            Ok(restored) => {
+                self.tell(RunEvent::Note(format!("{} is restored on {}", restored.workload, restored.node)));
+                if let Some(workload) = self.scenario.workloads.iter().find(|w| w.name == restored.workload) {
+                    self.gauge.back(&workload.name);
+                    let event = Event::WorkloadAt {
+                        workload: workload.name.clone(),
+                        kind: workload.kind,
+                        node: restored.node.clone(),
+                        users: workload.users.clone(),
+                    };
+                    self.controller.handle(now, event);
+                }
+                let _ = asker.send(Reply::Restored { restored: Box::new(restored) });
+            }
+            Err(why) => self.not_done(&asker, why, now),
+        }
+    }
+
+    fn not_done(&mut self, asker: &Sender<Reply>, why: NotDone, _now: Time) {
+        let _ = asker.send(match why {
+            NotDone::Refused(why) => Reply::Refused { why },
+            NotDone::Failed(why) => Reply::Failed { why },
+        });
     }
 
     fn ended(&mut self, id: MigrationId, chosen: Chosen, ended: Ended, now: Time) {
@@ -384,9 +536,16 @@ impl<'scope, 'env> Driver<'scope, 'env, '_> {
         self.settling.push(Settling { record, window, at: Instant::now() + GAP_SETTLES, asker: moving.asker });
     }
 
-    /// Takes up the migrations whose gap is known by now.
+    /// Takes up the migrations and checkpoints whose gap is known by now.
     fn settle(&mut self) {
         let now = Instant::now();
+        let is_settled = |s: &SettlingCheckpoint| s.window.1 + GAP_SETTLES <= now;
+        while let Some(index) = self.settling_checkpoints.iter().position(is_settled) {
+            let SettlingCheckpoint { mut taken, window, asker } = self.settling_checkpoints.swap_remove(index);
+            let (from, to) = (window.0 - GAP_MARGIN, window.1 + GAP_MARGIN);
+            taken.gap_ms = self.gauge.gap_ms(&taken.workload, from, to);
+            let _ = asker.send(Reply::Taken { taken: Box::new(taken) });
+        }
         while let Some(index) = self.settling.iter().position(|s| s.at <= now) {
             let Settling { mut record, window, asker, .. } = self.settling.swap_remove(index);
             record.gap_ms = window.and_then(|(from, to)| self.gauge.gap_ms(&record.workload, from, to));
@@ -403,12 +562,30 @@ impl<'scope, 'env> Driver<'scope, 'env, '_> {
     fn answer(&mut self, ask: Ask, reply: Sender<Reply>, now: Time) {
         match ask {
             Ask::Status => {
-                let live = Box::new(self.gauge.live(now, &self.testbed.placement()));
+                let live = Box::new(self.live(now));
                 let _ = reply.send(Reply::Status { live });
             }
             Ask::Down => {
                 let _ = reply.send(Reply::Ending);
                 self.down = true;
+            }
+            Ask::Checkpoint(ask) => self.take(ask, reply),
+            Ask::Restore(ask) => self.restore(ask, reply),
+            Ask::Migrate { workload, .. } if self.busy.contains_key(&workload) => {
+                let why = self.is_busy(&workload).unwrap_or_default();
+                let _ = reply.send(Reply::Refused { why });
+            }
+            Ask::Migrate { workload, .. } if self.testbed.checkpoints().stopped_with(&workload).is_some() => {
+                let why = format!(
+                    "{workload} was ended with its checkpoint; bring it back with: godwit restore FILE --node NODE"
+                );
+                let _ = reply.send(Reply::Refused { why });
+            }
+            Ask::Migrate { workload, .. } if self.testbed.checkpoints().copy(&workload).is_some() => {
+                let why = format!(
+                    "{workload} is a restored copy, which stays where it is; take a checkpoint of it and restore that elsewhere"
+                );
+                let _ = reply.send(Reply::Refused { why });
             }
             Ask::Migrate { workload, to, strategy } => match self.controller.request(now, &workload, Some(&to)) {
                 Ok(order) => self.begin(order, strategy, now, Some(reply)),
@@ -452,7 +629,9 @@ impl<'scope, 'env> Driver<'scope, 'env, '_> {
         for (workload, node) in placement {
             let moves = self.moving.values().any(|moving| moving.order.workload == workload);
             let runs = self.testbed.container(&workload).is_running(self.testbed.node(&node));
-            if !moves && !runs && self.gauge.gone(&workload) {
+            let is_meant =
+                self.busy.contains_key(&workload) || self.testbed.checkpoints().stopped_with(&workload).is_some();
+            if !moves && !runs && !is_meant && self.gauge.gone(&workload) {
                 let ended = format!("{workload} does not run any more: all its processes on {node} have ended");
                 self.observer.event(now, &RunEvent::Warning(ended));
             }
@@ -468,8 +647,14 @@ impl<'scope, 'env> Driver<'scope, 'env, '_> {
     }
 
     fn show(&mut self, now: Time) {
-        let live = self.gauge.live(now, &self.testbed.placement());
+        let live = self.live(now);
         self.observer.live(&live);
+    }
+
+    fn live(&self, now: Time) -> Live {
+        let mut live = self.gauge.live(now, &self.testbed.placement());
+        live.workloads.extend(self.testbed.checkpoints().live(|node| self.testbed.node(node)));
+        live
     }
 
     fn tell(&mut self, event: RunEvent) {
@@ -478,7 +663,14 @@ impl<'scope, 'env> Driver<'scope, 'env, '_> {
     }
 
     fn finish(mut self, seed: u64, interrupted: bool) -> Run {
+        // Nobody will come back for what is held.
+        for workload in self.testbed.checkpoints().stopped() {
+            let _ = self.testbed.network().hold.withdraw(self.testbed.network().service(&workload).ip());
+        }
         // Whoever waits for a gap that will not be settled any more gets the record without.
+        for SettlingCheckpoint { taken, asker, .. } in self.settling_checkpoints.drain(..) {
+            let _ = asker.send(Reply::Taken { taken: Box::new(taken) });
+        }
         for settling in &mut self.settling {
             settling.at = Instant::now();
         }

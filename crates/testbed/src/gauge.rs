@@ -105,6 +105,11 @@ impl Gauge {
         self.gone.insert(workload.clone())
     }
 
+    /// It was restored.
+    pub(crate) fn back(&mut self, workload: &WorkloadName) {
+        self.gone.remove(workload);
+    }
+
     /// The longest silence (ms) that a client of the workload saw between two moments.
     pub(crate) fn gap_ms(&self, workload: &WorkloadName, from: Instant, to: Instant) -> Option<f64> {
         let of_workload = self.clients.iter().filter(|((_, served), _)| served == workload);

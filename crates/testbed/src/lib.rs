@@ -22,6 +22,7 @@
 mod agent;
 mod backhaul;
 mod cgroup;
+mod checkpoint;
 mod choose;
 mod compare;
 mod container;
@@ -45,6 +46,7 @@ mod world;
 
 pub use agent::AgentError;
 pub use cgroup::CgroupError;
+pub use checkpoint::{RestoreCheckpoint, Restored, TakeCheckpoint, Taken, TcpChoice};
 pub use compare::{Compared, compare};
 pub use doctor::{Finding, Has, examine};
 pub use drive::{DriveOptions, Run, drive};

@@ -17,7 +17,7 @@ use std::time::Duration;
 use godwit_model::{NodeName, Rtt, UserName, WorkloadName};
 use godwit_net::{Backend, End, Link, LinkConfig, Mac, NetError, Netlink, Netns, PacketHold, Prefix, Route, RouteTo};
 
-use crate::name::TestbedName;
+use crate::name::{MAX_OF_A_KIND, TestbedName};
 
 /// The default gateway as a service sees it, the same on every node.
 const SERVICE_GATEWAY: Ipv4Addr = Ipv4Addr::new(169, 254, 1, 1);
@@ -166,22 +166,57 @@ impl Network {
 
     fn add_service(&mut self, index: usize, workload: &WorkloadName) -> Result<()> {
         let service = ServiceNet { address: self.name.service_address(index), dev: format!("svc{index}") };
-        for (node, place) in &self.nodes {
-            let netns = Netns::create(&self.name.service_netns(node, workload))?;
-            place.netlink.add_veth(&service.dev, "eth0", &netns)?;
-            place.netlink.set_mac(service.dev.as_str(), SERVICE_GATEWAY_MAC)?;
-            place.netlink.set_up(service.dev.as_str())?;
-            let inside = Netlink::open(&netns)?;
-            inside.set_mac("eth0", SERVICE_MAC)?;
-            inside.add_addr("eth0", Prefix::host(v4(service.address)))?;
-            inside.set_up("eth0")?;
-            inside.replace_neigh("eth0", v4(SERVICE_GATEWAY), SERVICE_GATEWAY_MAC)?;
-            inside.replace_route(&Route::to(Prefix::default_v4()).via(v4(SERVICE_GATEWAY)).dev("eth0").onlink())?;
-            place.netlink.replace_neigh(service.dev.as_str(), v4(service.address), SERVICE_MAC)?;
-            self.service_netns.insert((node.clone(), workload.clone()), netns);
+        for node in self.nodes.keys().cloned().collect::<Vec<_>>() {
+            let netns = self.service_place(&service, workload, &node)?;
+            self.service_netns.insert((node, workload.clone()), netns);
         }
         self.services.insert(workload.clone(), service);
         Ok(())
+    }
+
+    /// The namespace of a service on a node, joined to it.
+    fn service_place(&self, service: &ServiceNet, workload: &WorkloadName, node: &NodeName) -> Result<Netns> {
+        let place = self.node(node);
+        let netns = Netns::create(&self.name.service_netns(node, workload))?;
+        place.netlink.add_veth(&service.dev, "eth0", &netns)?;
+        place.netlink.set_mac(service.dev.as_str(), SERVICE_GATEWAY_MAC)?;
+        place.netlink.set_up(service.dev.as_str())?;
+        let inside = Netlink::open(&netns)?;
+        inside.set_mac("eth0", SERVICE_MAC)?;
+        inside.add_addr("eth0", Prefix::host(v4(service.address)))?;
+        inside.set_up("eth0")?;
+        inside.replace_neigh("eth0", v4(SERVICE_GATEWAY), SERVICE_GATEWAY_MAC)?;
+        inside.replace_route(&Route::to(Prefix::default_v4()).via(v4(SERVICE_GATEWAY)).dev("eth0").onlink())?;
+        place.netlink.replace_neigh(service.dev.as_str(), v4(service.address), SERVICE_MAC)?;
+        Ok(netns)
+    }
+
+    /// A namespace with an address of its own on one node, for a copy of a workload; `slot` is no other copy's. It can
+    /// also bind to `old`, the address that it had. Packets are led there by who has started it.
+    pub(crate) fn add_copy(
+        &self,
+        slot: usize,
+        copy: &WorkloadName,
+        node: &NodeName,
+        old: Option<IpAddr>,
+    ) -> Result<(ServiceNet, Netns)> {
+        let index = self.services.len() + slot;
+        let service = ServiceNet { address: self.name.service_address(index), dev: format!("svc{index}") };
+        let netns = self.service_place(&service, copy, node)?;
+        if let Some(old) = old.filter(|old| *old != service.ip()) {
+            Netlink::open(&netns)?.add_addr("lo", Prefix::host(old))?;
+        }
+        Ok((service, netns))
+    }
+
+    /// How many copies have room beside the workloads.
+    pub(crate) fn slots(&self) -> usize {
+        MAX_OF_A_KIND - self.services.len()
+    }
+
+    /// Nobody leads packets to a copy any more; its devices go with its namespace.
+    pub(crate) fn forget_copy(&self, service: &ServiceNet) {
+        let _ = self.netlink.del_route(&Route::host(service.ip()));
     }
 
     /// Sets how far a user is from a node: half of it either way.

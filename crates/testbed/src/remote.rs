@@ -17,6 +17,7 @@ use std::time::Duration;
 use godwit_model::{MigrationRecord, NodeName, Phase, StrategyChoice, WorkloadName};
 use serde::{Deserialize, Serialize};
 
+use crate::checkpoint::{RestoreCheckpoint, Restored, TakeCheckpoint, Taken};
 use crate::error::TestbedError;
 use crate::live::Live;
 use crate::name::TestbedName;
@@ -42,6 +43,10 @@ pub enum Ask {
         #[serde(default)]
         strategy: StrategyChoice,
     },
+    /// Write a checkpoint of a workload into a file.
+    Checkpoint(TakeCheckpoint),
+    /// Restore a checkpoint. Both are given up when who asked goes away.
+    Restore(RestoreCheckpoint),
     /// End in order.
     Down,
 }
@@ -65,6 +70,28 @@ pub enum Reply {
         /// How it was.
         record: Box<MigrationRecord>,
     },
+    /// A checkpoint gets on.
+    Bytes {
+        /// So far.
+        done: u64,
+        /// In all; 0: not known.
+        total: u64,
+    },
+    /// A checkpoint was written. Final.
+    Taken {
+        /// How it was.
+        taken: Box<Taken>,
+    },
+    /// A checkpoint was restored. Final.
+    Restored {
+        /// How it was.
+        restored: Box<Restored>,
+    },
+    /// It was tried and went wrong. Final.
+    Failed {
+        /// Why, for a person.
+        why: String,
+    },
     /// It is ending. Final; when the connection closes it is gone.
     Ending,
     /// It cannot be done. Final.
@@ -77,7 +104,7 @@ pub enum Reply {
 impl Reply {
     /// Whether no further one follows.
     pub fn is_final(&self) -> bool {
-        !matches!(self, Self::Phase { .. })
+        !matches!(self, Self::Phase { .. } | Self::Bytes { .. })
     }
 }
 
@@ -204,8 +231,10 @@ fn serve(stream: &UnixStream, deliver: impl Fn(Asked)) {
     for reply in replies {
         let Ok(mut line) = serde_json::to_vec(&reply) else { return };
         line.push(b'\n');
-        // A client that has gone away changes nothing: what it asked for is done.
-        let _ = out.write_all(&line);
+        // A client that has gone away: who works for it sees that nobody listens, and may go on all the same.
+        if out.write_all(&line).is_err() {
+            return;
+        }
     }
 }
 

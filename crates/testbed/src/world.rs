@@ -20,6 +20,7 @@ use godwit_scenario::Scenario;
 
 use crate::agent::{AgentError, NodeAgent};
 use crate::cgroup::Cgroup;
+use crate::checkpoint::Registry;
 use crate::choose::{Chosen, choose};
 use crate::container::Container;
 use crate::error::TestbedError;
@@ -58,9 +59,11 @@ pub struct Testbed {
     containers: BTreeMap<WorkloadName, Container>,
     placement: Mutex<BTreeMap<WorkloadName, NodeName>>,
     journal: Mutex<SqliteJournal>,
+    image: PathBuf,
     // Dropped in this order: agents, processes, then the networks that they are in, then the files.
     agents: BTreeMap<NodeName, NodeAgent>,
     nodes: BTreeMap<NodeName, Node>,
+    checkpoints: Registry,
     network: Network,
     _pipes: host::PipeSize,
     _cgroup: GroupGuard,
@@ -153,6 +156,8 @@ impl Testbed {
             journal: Mutex::new(journal),
             agents: BTreeMap::new(),
             nodes: BTreeMap::new(),
+            checkpoints: Registry::default(),
+            image: config.image.clone(),
             network,
             _pipes: pipes,
             _cgroup: cgroup,
@@ -331,6 +336,16 @@ impl Testbed {
     /// The nodes by name.
     pub fn nodes(&self) -> impl Iterator<Item = &Node> {
         self.nodes.values()
+    }
+
+    /// Its copies, and what was ended with a checkpoint.
+    pub(crate) fn checkpoints(&self) -> &Registry {
+        &self.checkpoints
+    }
+
+    /// The node image's root file system.
+    pub(crate) fn image(&self) -> &Path {
+        &self.image
     }
 
     /// The network.

@@ -25,6 +25,16 @@ pub(crate) struct TrafficSide<'a> {
 }
 
 impl TrafficSide<'_> {
+    /// The workload has ended and may come back: what is for it is held at the gateway, and nowhere else.
+    pub(crate) fn park(&mut self) -> Result<(), PartError> {
+        let ip = self.service.ip();
+        let caught = self.from.hold.take(ip).map_err(net("take what was on its way"))?;
+        self.network.hold.prepend(ip, caught).map_err(net("hold what was on its way"))?;
+        self.unfence()?;
+        let on = self.from.back_to_gateway();
+        self.from.hold.release(ip, &on).map(drop).map_err(net("send stragglers back to the gateway"))
+    }
+
     fn fence_rule(&self) -> Rule {
         Rule::drop_v4(FENCE_PRIORITY).iif(&self.service.dev)
     }
