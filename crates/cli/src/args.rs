@@ -50,6 +50,11 @@ pub enum Command {
     },
     /// Move a workload of a running testbed to a node, live.
     Migrate(Migrate),
+    /// Write a checkpoint of a running workload into a file, or look into such a file.
+    #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+    Checkpoint(Checkpoint),
+    /// Bring a checkpoint back to life: as the workload itself, or as a copy beside it.
+    Restore(Restore),
     /// What a running testbed measures, where its workloads run and why.
     Status(Status),
     /// Check scenario files.
@@ -277,6 +282,115 @@ pub struct Migrate {
     pub json: bool,
     #[command(flatten)]
     pub which: Which,
+}
+
+const CHECKPOINT_HELP: &str = "\
+The service stands still while its state is copied, its packets are held meanwhile, and it runs on while the file is
+written. With --stop it is ended with its checkpoint, and what its clients send is kept until it is restored: then even
+its connections go on.
+
+Examples:
+  godwit checkpoint video video.ckpt               it runs on
+  godwit checkpoint inspect video.ckpt             what is in it; needs no root and no testbed
+  godwit restore video.ckpt --node edge2 --as twin a copy of it beside it
+  godwit checkpoint video video.ckpt --stop        end it, and bring it back elsewhere:
+  godwit restore video.ckpt --node edge3
+  godwit checkpoint video video.tar --format oci   an image for CRI-O, Podman or containerd";
+
+#[derive(Debug, Args)]
+#[command(after_help = CHECKPOINT_HELP)]
+pub struct Checkpoint {
+    #[command(subcommand)]
+    pub command: Option<CheckpointCommand>,
+    /// What a checkpoint is taken of.
+    #[arg(required = true)]
+    pub workload: Option<WorkloadName>,
+    /// The file to write.
+    #[arg(required = true)]
+    pub path: Option<PathBuf>,
+    /// End the service with its checkpoint; its packets are kept until it is restored.
+    #[arg(long)]
+    pub stop: bool,
+    /// How it is packed.
+    #[arg(long, value_enum, default_value_t = CheckpointFormat::Godwit)]
+    pub format: CheckpointFormat,
+    /// Replace the file if there is one.
+    #[arg(long)]
+    pub force: bool,
+    /// Print how it went as JSON.
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub which: Which,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum CheckpointCommand {
+    /// What is in a checkpoint: processes, memory, sockets, mounts, sizes. Checks all of it, like a restore.
+    #[command(after_help = "\
+Reads Godwit's own files, OCI checkpoint images (as an archive), and the archives of the kubelet's checkpoint API and of
+`podman container checkpoint --export`.
+
+Examples:
+  godwit checkpoint inspect video.ckpt
+  godwit checkpoint inspect /var/lib/kubelet/checkpoints/checkpoint-x.tar --json | jq .processes")]
+    Inspect {
+        /// The file.
+        path: PathBuf,
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum CheckpointFormat {
+    /// A tar in zstd, with a digest of every entry and of the whole.
+    Godwit,
+    /// An OCI image archive with the annotations by which container engines know a checkpoint.
+    Oci,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Without --as the workload itself comes back, at its own address; it must not run. With --as a copy is made beside it, with an
+address of its own (see godwit status); any number of copies of one checkpoint can run at a time.
+
+What listens in the checkpoint listens again. A TCP connection can only go on once, at its own address and while its other
+end still holds it: that is so for a service that was ended by `godwit checkpoint --stop` and comes back from that very
+file in the same testbed. Elsewhere the service finds its connections closed.
+
+Examples:
+  godwit restore video.ckpt --node edge2
+  godwit restore video.ckpt --node edge1 --as video-a && godwit restore video.ckpt --node edge3 --as video-b
+  godwit restore checkpoint-x.tar --node edge1 --as from-kubernetes")]
+pub struct Restore {
+    /// The file: Godwit's own, an OCI checkpoint image or an archive of the kubelet.
+    pub path: PathBuf,
+    /// Where it runs.
+    #[arg(long)]
+    pub node: NodeName,
+    /// As a copy with this name, and with an address of its own.
+    #[arg(long = "as", value_name = "NAME")]
+    pub copy: Option<WorkloadName>,
+    /// What becomes of TCP connections.
+    #[arg(long, value_enum, default_value_t = Tcp::Auto)]
+    pub tcp: Tcp,
+    /// Print how it went as JSON.
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub which: Which,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Tcp {
+    /// They go on where they can, and are closed elsewhere.
+    Auto,
+    /// The service finds them closed.
+    Close,
+    /// They go on, or nothing is restored.
+    Keep,
 }
 
 #[derive(Debug, Args)]

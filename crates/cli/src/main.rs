@@ -45,6 +45,8 @@ fn run(command: Command) -> failure::Result {
         Command::Run(args) => command::run::run(args),
         Command::Testbed { command } => command::testbed::run(command),
         Command::Migrate(args) => command::migrate::run(args),
+        Command::Checkpoint(args) => command::checkpoint::run(args),
+        Command::Restore(args) => command::restore::run(args),
         Command::Status(args) => command::status::run(&args),
         Command::Scenario { command } => command::scenario::run(command),
         Command::Policy { command } => command::policy::run(command),

@@ -1,12 +1,15 @@
 //! One command a file.
 
 pub mod bench;
+pub mod checkpoint;
 pub mod demo;
 pub mod doctor;
 pub mod inside;
+pub mod inspect;
 pub mod migrate;
 pub mod policy;
 pub mod reference;
+pub mod restore;
 pub mod run;
 pub mod scenario;
 pub mod status;

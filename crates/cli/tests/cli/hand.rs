@@ -7,7 +7,7 @@ use tempfile::tempdir;
 use crate::e2e::{Call, godwit, skip};
 
 /// Every command that a user types.
-const COMMANDS: [&[&str]; 18] = [
+const COMMANDS: [&[&str]; 21] = [
     &["demo"],
     &["run"],
     &["testbed"],
@@ -15,6 +15,9 @@ const COMMANDS: [&[&str]; 18] = [
     &["testbed", "status"],
     &["testbed", "down"],
     &["migrate"],
+    &["checkpoint"],
+    &["checkpoint", "inspect"],
+    &["restore"],
     &["status"],
     &["scenario"],
     &["scenario", "check"],
@@ -29,8 +32,19 @@ const COMMANDS: [&[&str]; 18] = [
 ];
 
 pub fn every_command_shows_its_example() {
-    let with_example =
-        ["demo", "run", "testbed up", "migrate", "scenario check", "policy decide", "bench migrate", "completions"];
+    let with_example = [
+        "demo",
+        "run",
+        "testbed up",
+        "migrate",
+        "checkpoint",
+        "checkpoint inspect",
+        "restore",
+        "scenario check",
+        "policy decide",
+        "bench migrate",
+        "completions",
+    ];
     for command in COMMANDS {
         let name = command.join(" ");
         let help = godwit([command, &["--help"]].concat()).code(0);

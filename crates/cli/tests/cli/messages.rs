@@ -13,6 +13,12 @@ pub fn what_is_typed_wrong_is_told_before_anything_is_done() {
         (&["migrate", "video"], "<NODE>"),
         (&["migrate", "video", "Edge 2"], "Edge 2"),
         (&["migrate", "video", "edge2", "--strategy", "teleport"], "auto, pre-copy or stop-copy"),
+        (&["checkpoint"], "<WORKLOAD> <PATH>"),
+        (&["checkpoint", "video"], "<PATH>"),
+        (&["checkpoint", "Video 1", "x"], "Video 1"),
+        (&["checkpoint", "video", "x", "--format", "zip"], "possible values: godwit, oci"),
+        (&["restore", "x"], "--node <NODE>"),
+        (&["restore", "x", "--node", "edge1", "--tcp", "maybe"], "possible values: auto, close, keep"),
         (&["frobnicate"], "unrecognized subcommand"),
         (&[], "Usage: godwit"),
     ] {
@@ -22,7 +28,14 @@ pub fn what_is_typed_wrong_is_told_before_anything_is_done() {
 }
 
 pub fn no_testbed_of_that_name_runs() {
-    for args in [&["status"][..], &["status", "--json"], &["testbed", "status"], &["migrate", "video", "edge2"]] {
+    for args in [
+        &["status"][..],
+        &["status", "--json"],
+        &["testbed", "status"],
+        &["migrate", "video", "edge2"],
+        &["checkpoint", "video", "x"],
+        &["restore", "x", "--node", "edge1"],
+    ] {
         let ran = godwit([args, &["--name", "nobody-has-this"]].concat()).fails(2);
         assert_eq!(ran.out, "");
         ran.says(

@@ -71,5 +71,8 @@ pub fn everything_else_works() {
     doctor.prints("not running as root").prints("--world sim can");
     somebody.call(&["doctor", "--json"]).run().code(3).json();
     somebody.call(&["status", "--name", "nobody-has-this"]).run().fails(2).says("no testbed named nobody-has-this");
+    fs::write(somebody.dir.path().join("no.ckpt"), "no checkpoint").unwrap();
+    somebody.call(&["checkpoint", "inspect", "no.ckpt"]).run().fails(2).says("it is neither zstd, gzip nor tar");
+    somebody.call(&["checkpoint", "inspect", "none.ckpt"]).run().fails(2).says("No such file");
     somebody.call(&["man", "man"]).run().code(0);
 }

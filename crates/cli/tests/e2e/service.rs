@@ -45,9 +45,15 @@ pub struct Client {
 impl Client {
     /// Connects from the user's namespace.
     pub fn connect(bed: &Bed) -> Self {
+        Self::connect_to(bed, "app", 0)
+    }
+
+    /// The same to any workload or copy, which has answered so often before.
+    pub fn connect_to(bed: &Bed, workload: &str, answers: u64) -> Self {
         let status = bed.status();
-        let address: std::net::SocketAddr =
-            status["workloads"][0]["service"].as_str().expect("an address").parse().expect("an address");
+        let found = status["workloads"].as_array().expect("a list").iter().find(|w| w["name"] == workload);
+        let address = found.expect("it is there")["service"].as_str().expect("an address");
+        let address: std::net::SocketAddr = address.parse().expect("an address");
         let netns = format!("/run/netns/godwit.{}.user.car", bed.name());
         let stream = thread::spawn(move || {
             setns(File::open(netns).expect("the user is there"), CloneFlags::CLONE_NEWNET).expect("we are root");
@@ -55,7 +61,17 @@ impl Client {
         });
         let stream = stream.join().expect("it connects");
         stream.set_read_timeout(Some(PATIENCE)).expect("a time");
-        Self { stream: BufReader::new(stream), answers: 0 }
+        Self { stream: BufReader::new(stream), answers }
+    }
+
+    /// The other end has closed the connection, or does not know it.
+    #[track_caller]
+    pub fn is_closed(&mut self) {
+        let mut line = String::new();
+        let asked = writeln!(self.stream.get_mut(), "hello");
+        let read = asked.and_then(|()| self.stream.read_line(&mut line));
+        let timed_out = read.as_ref().is_err_and(|e| e.kind() == std::io::ErrorKind::WouldBlock);
+        assert!(!timed_out && !matches!(read, Ok(1..)), "{read:?}: {line:?}");
     }
 
     /// Asks once; the connection must live and the service must be the same as before.

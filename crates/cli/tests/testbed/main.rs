@@ -7,6 +7,7 @@ mod e2e;
 
 mod bench;
 mod carried;
+mod checkpoints;
 mod commands;
 mod drive;
 mod host;
@@ -41,6 +42,15 @@ fn main() -> ExitCode {
         carried::what_criu_is_known_not_to_carry_is_refused_before_the_freeze,
         carried::a_deleted_file_too_big_to_carry_rolls_back,
         carried::ordinary_state_is_carried,
+        checkpoints::copies_have_memory_and_files_as_they_were,
+        checkpoints::the_service_runs_on_and_nothing_is_lost,
+        checkpoints::what_was_stopped_comes_back_elsewhere_with_its_connections,
+        checkpoints::what_was_stopped_comes_back_with_its_connections_closed,
+        checkpoints::an_oci_image_is_restored,
+        checkpoints::an_archive_as_the_kubelet_makes_it_is_restored,
+        checkpoints::damage_restores_nothing,
+        checkpoints::what_cannot_be_is_refused_and_changes_nothing,
+        checkpoints::who_goes_away_leaves_no_half_of_a_file,
         bench::plain_runc_is_measured_beside,
         host::no_tun,
         host::no_util_linux,
