@@ -77,7 +77,7 @@ enum Message {
     Ended(MigrationId, Chosen, Ended),
     Asked(Asked),
     Taken(WorkloadName, Sender<Reply>, Result<(Taken, Option<Window>), NotDone>),
-    Restored(WorkloadName, Sender<Reply>, Result<Restored, NotDone>),
+    Restored(Vec<WorkloadName>, Sender<Reply>, Result<Restored, NotDone>),
 }
 
 /// A checkpoint that is written and whose gap is not known yet.
@@ -403,9 +403,10 @@ impl<'scope, 'env> Driver<'scope, 'env, '_> {
                 self.free(&name, now);
                 self.taken(asker, result, now);
             }
-            Message::Restored(name, asker, result) => {
-                self.free(&name, now);
+            Message::Restored(names, asker, result) => {
+                // Known to run again before anything that waited for it begins.
                 self.restored(asker, result, now);
+                names.iter().for_each(|name| self.free(name, now));
             }
         }
     }
@@ -443,24 +444,21 @@ impl<'scope, 'env> Driver<'scope, 'env, '_> {
     }
 
     fn restore(&mut self, ask: RestoreCheckpoint, reply: Sender<Reply>) {
-        // Which workload it is stands in the file: while one of them comes back, no other can.
-        let name = ask.copy.clone().or_else(|| self.scenario.workloads.first().map(|w| w.name.clone()));
-        let Some(name) = name else { return };
-        let others = self.scenario.workloads.iter().map(|w| &w.name);
-        let in_the_way: Vec<String> = match &ask.copy {
-            Some(copy) => self.is_busy(copy).into_iter().collect(),
-            None => others.filter_map(|other| self.is_busy(other)).collect(),
+        // Which workload it is stands in the file: until that is read it may be any.
+        let names: Vec<WorkloadName> = match &ask.copy {
+            Some(copy) => vec![copy.clone()],
+            None => self.scenario.workloads.iter().map(|workload| workload.name.clone()).collect(),
         };
-        if let Some(why) = in_the_way.into_iter().next() {
+        if let Some(why) = names.iter().find_map(|name| self.is_busy(name)) {
             let _ = reply.send(Reply::Refused { why });
             return;
         }
         let (testbed, sender, stop) = (self.testbed, self.sender.clone(), Stop::default());
-        self.busy.insert(name.clone(), stop.clone());
+        self.busy.extend(names.iter().map(|name| (name.clone(), stop.clone())));
         self.scope.spawn(move || {
             let mut told = telling(reply.clone(), stop);
             let result = checkpoint::restore(testbed, &ask, &mut told);
-            let _ = sender.send(Message::Restored(name, reply, result));
+            let _ = sender.send(Message::Restored(names, reply, result));
         });
     }
 
