@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use crate::{ClientReport, Gap, LiveClient, Recorder};
+use crate::{ClientReport, Gap, LiveClient, Recorder, Work};
 use worker::Worker;
 
 /// How a client asks.
@@ -104,6 +104,16 @@ impl Client {
     /// that still lasts included. Look a little after `to`, or a gap that ends then is seen as far as it got.
     pub fn worst_gap_between(&self, from: Instant, to: Instant) -> Option<Gap> {
         lock(&self.recorder).worst_gap_between(from, to, Instant::now())
+    }
+
+    /// See [`Recorder::longest_step_between`].
+    pub fn longest_step_between(&self, from: Instant, to: Instant) -> Option<Duration> {
+        lock(&self.recorder).longest_step_between(from, to)
+    }
+
+    /// What the service last said of its work, and when.
+    pub fn work(&self) -> Option<(Instant, Work)> {
+        lock(&self.recorder).work()
     }
 
     /// Asks no more, waits for what is due, closes, and says what it saw.

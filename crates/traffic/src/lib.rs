@@ -15,6 +15,7 @@
 //! - a service that was restarted instead of moved, or restored from an older state, is found: its run's number, its
 //!   two counters and the generations of its pages say so;
 //! - a lost, stale or foreign page of the service's memory is found by the service and told in every answer;
+//! - what the service's own work comes to (pages written, its slowest steps) is told in every answer too;
 //! - a gap is the silence between two answers as the client's clock saw it, across reconnections too; how late the
 //!   client itself was meanwhile is told with it, so that a busy machine does not pass for a slow migration.
 //!
@@ -51,6 +52,7 @@ mod pace;
 mod recorder;
 mod report;
 mod service;
+mod steps;
 pub mod wire;
 
 pub use client::{Client, ClientConfig, ClientError};
@@ -60,3 +62,4 @@ pub use memory::{Memory, PAGE, Verdict};
 pub use recorder::{LiveClient, Recorder};
 pub use report::{Break, BreakCause, ClientReport};
 pub use service::{Service, ServiceConfig, ServiceError, ServiceReport, run, termination};
+pub use steps::{SlowStep, Work};

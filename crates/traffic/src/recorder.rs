@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use crate::gaps::Gaps;
+use crate::steps::Told;
 use crate::wire::{self, ANSWER_HEADER, Answer, Standing};
-use crate::{Break, BreakCause, ClientReport, Gap, Histogram, Verdict};
+use crate::{Break, BreakCause, ClientReport, Gap, Histogram, Verdict, Work};
 
 /// Checks sequence, content, counters and timing of the answers.
 ///
@@ -25,6 +26,9 @@ pub struct Recorder {
     nth: u64,
     /// The service as it last was, over all connections.
     last: Option<Standing>,
+    /// When it said so.
+    last_at: Option<Instant>,
+    steps: Told,
     gaps: Gaps,
     responses: Histogram,
     last_response: Option<Duration>,
@@ -69,6 +73,8 @@ impl Recorder {
             overtaken: BTreeMap::new(),
             nth: 0,
             last: None,
+            last_at: None,
+            steps: Told::default(),
             gaps: Gaps::new(long_gap),
             responses: Histogram::default(),
             last_response: None,
@@ -150,6 +156,8 @@ impl Recorder {
                 }
                 self.report.bytes_wrong += if answer.is_intact { wrong } else { wrong.max(1) };
                 if answer.is_intact {
+                    self.steps.add(at, &answer.standing.work);
+                    self.last_at = Some(at);
                     self.compare(&answer.standing);
                 }
             }
@@ -216,6 +224,17 @@ impl Recorder {
     /// no answer and no silence is known there. Every silence of the last 32768 answers is known, long ones for longer.
     pub fn worst_gap_between(&self, from: Instant, to: Instant, now: Instant) -> Option<Gap> {
         self.gaps.worst_between(from, to, now)
+    }
+
+    /// The longest that one step of the service took between two moments (one page written or checked, one turn of
+    /// answering); of a step that began before, what lies after `from`. `None` where nothing was told of that time.
+    pub fn longest_step_between(&self, from: Instant, to: Instant) -> Option<Duration> {
+        self.steps.longest_between(from, to)
+    }
+
+    /// What the service last said of its work, and when.
+    pub fn work(&self) -> Option<(Instant, Work)> {
+        Some((self.last_at?, self.last?.work))
     }
 
     /// How it fares.

@@ -18,6 +18,7 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::pace::Pace;
+use crate::steps::Steps;
 use crate::wire::Standing;
 use crate::{Memory, PAGE, Verdict};
 use connection::Connection;
@@ -95,6 +96,7 @@ pub struct Service {
     run: u64,
     max_connections: usize,
     connections: Vec<Connection>,
+    steps: Steps,
     report: ServiceReport,
 }
 
@@ -139,6 +141,7 @@ impl Service {
             run,
             max_connections: config.max_connections,
             connections: Vec::new(),
+            steps: Steps::default(),
             report: ServiceReport::default(),
         })
     }
@@ -157,8 +160,7 @@ impl Service {
         let mut accepts = true;
         loop {
             let now = Instant::now();
-            (0..self.dirty.take(now)).for_each(|_| self.memory.dirty_one());
-            (0..self.check.take(now)).for_each(|_| self.memory.check_one());
+            self.work(now);
 
             let takes_more = accepts && self.connections.len() < self.max_connections;
             let mut fds = vec![
@@ -181,21 +183,37 @@ impl Service {
                 self.report.memory = self.memory.verdict();
                 return Ok(self.report);
             }
-            self.serve(&ready[2..]);
+            let began = Instant::now();
+            self.serve(&ready[2..], began);
+            self.steps.took(began, Instant::now());
             if ready[1] && takes_more {
                 accepts = self.accept();
             }
         }
     }
 
-    fn serve(&mut self, ready: &[bool]) {
+    /// Writes and checks the pages that are due.
+    fn work(&mut self, now: Instant) {
+        let mut step = now;
+        for _ in 0..self.dirty.take(now) {
+            self.memory.dirty_one();
+            step = self.steps.wrote(step, Instant::now());
+        }
+        for _ in 0..self.check.take(now) {
+            self.memory.check_one();
+            step = self.steps.took(step, Instant::now());
+        }
+    }
+
+    fn serve(&mut self, ready: &[bool], now: Instant) {
         let mut ready = ready.iter();
-        let Self { connections, report, memory, run, .. } = self;
+        let Self { connections, report, memory, run, steps, .. } = self;
         connections.retain_mut(|connection| {
             if !ready.next().is_some_and(|is_ready| *is_ready) {
                 return true;
             }
-            let standing = Standing { nth: 0, total: report.answered, run: *run, memory: memory.verdict() };
+            let (total, work) = (report.answered, steps.tell(now));
+            let standing = Standing { nth: 0, total, run: *run, memory: memory.verdict(), work };
             let served = connection.serve(standing);
             report.answered += served.answered;
             report.refused += u64::from(served.is_garbage);

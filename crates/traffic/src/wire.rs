@@ -3,7 +3,7 @@
 //! ```text
 //!   request                                    answer
 //!   offset  bytes                              offset  bytes
-//!    0       4  magic "GWq1"                    0       4  magic "GWa1"
+//!    0       4  magic "GWq1"                    0       4  magic "GWa2"
 //!    4       4  length of the payload           4       4  length of the payload
 //!    8       8  sequence number                 8       8  sequence number   } of the
 //!   16       8  client's clock, ns             16       8  client's clock    } request
@@ -13,8 +13,13 @@
 //!                                              48       8  memory: pages in all
 //!                                              56       8  memory: pages checked since the start
 //!                                              64       8  memory: pages found bad since the start
-//!                                              72       8  checksum of all the rest
-//!                                              80       …  payload
+//!                                              72       8  work: pages written since the start
+//!                                              80       8  work: how long that took, ns
+//!                                              88      32  work: the longest two steps since the answer
+//!                                                          before, each: how long it took, ns, and how
+//!                                                          long ago it ended, ns
+//!                                             120       8  checksum of all the rest
+//!                                             128       …  payload
 //! ```
 //!
 //! The payload of a request follows from its sequence number, that of the answer from the request's payload: the client
@@ -22,18 +27,18 @@
 //! [`MAX_PAYLOAD`]. Whoever reads something that is no frame closes the connection: after that there is no telling
 //! where the next frame would begin.
 
-use crate::Verdict;
 use crate::digest::{Digest, word};
+use crate::{SlowStep, Verdict, Work};
 
 /// The longest payload, in bytes.
 pub const MAX_PAYLOAD: usize = 64 << 10;
 /// Bytes of a request before its payload.
 pub const REQUEST_HEADER: usize = 32;
 /// Bytes of an answer before its payload.
-pub const ANSWER_HEADER: usize = 80;
+pub const ANSWER_HEADER: usize = 128;
 
 const REQUEST_MAGIC: [u8; 4] = *b"GWq1";
-const ANSWER_MAGIC: [u8; 4] = *b"GWa1";
+const ANSWER_MAGIC: [u8; 4] = *b"GWa2";
 const REQUEST_SEED: u64 = 0x676f_6477_6974_0001;
 const ANSWER_SEED: u64 = 0x676f_6477_6974_0002;
 
@@ -73,6 +78,8 @@ pub struct Standing {
     pub run: u64,
     /// How its memory is.
     pub memory: Verdict,
+    /// How it gets on with its work.
+    pub work: Work,
 }
 
 /// An answer.
@@ -121,8 +128,10 @@ pub fn put_answer(out: &mut Vec<u8>, request: &Request<'_>, standing: &Standing)
     let start = out.len();
     out.extend(ANSWER_MAGIC);
     out.extend((request.payload.len() as u32).to_le_bytes());
-    let Standing { nth, total, run, memory } = *standing;
-    for field in [request.seq, request.clock_ns, nth, total, run, memory.pages, memory.checked, memory.bad, 0] {
+    let Standing { nth, total, run, memory, work } = *standing;
+    let told = [nth, total, run, memory.pages, memory.checked, memory.bad, work.written, work.writing_ns];
+    let slow = work.slow.iter().flat_map(|step| [step.took_ns, step.ago_ns]);
+    for field in [request.seq, request.clock_ns].into_iter().chain(told).chain(slow).chain([0]) {
         out.extend(field.to_le_bytes());
     }
     out.extend(request.payload.iter().zip(stream(ANSWER_SEED)).map(|(byte, key)| byte ^ key));
@@ -137,7 +146,9 @@ pub fn put_answer(out: &mut Vec<u8>, request: &Request<'_>, standing: &Standing)
 pub fn answer(bytes: &[u8]) -> Result<Option<(Answer<'_>, usize)>, WireError> {
     let Some(frame) = frame(bytes, ANSWER_MAGIC, ANSWER_HEADER)? else { return Ok(None) };
     let memory = Verdict { pages: field(frame, 48), checked: field(frame, 56), bad: field(frame, 64) };
-    let standing = Standing { nth: field(frame, 24), total: field(frame, 32), run: field(frame, 40), memory };
+    let slow = [88, 104].map(|at| SlowStep { took_ns: field(frame, at), ago_ns: field(frame, at + 8) });
+    let work = Work { written: field(frame, 72), writing_ns: field(frame, 80), slow };
+    let standing = Standing { nth: field(frame, 24), total: field(frame, 32), run: field(frame, 40), memory, work };
     let answer = Answer {
         seq: field(frame, 8),
         clock_ns: field(frame, 16),
@@ -201,11 +212,16 @@ mod tests {
     use proptest::prelude::*;
 
     fn standing() -> impl Strategy<Value = Standing> {
-        any::<[u64; 6]>().prop_map(|[nth, total, run, pages, checked, bad]| Standing {
+        any::<([u64; 6], [u64; 6])>().prop_map(|([nth, total, run, pages, checked, bad], work)| Standing {
             nth,
             total,
             run,
             memory: Verdict { pages, checked, bad },
+            work: Work {
+                written: work[0],
+                writing_ns: work[1],
+                slow: [2, 4].map(|n| SlowStep { took_ns: work[n], ago_ns: work[n + 1] }),
+            },
         })
     }
 

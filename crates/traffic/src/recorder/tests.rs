@@ -12,7 +12,15 @@ struct Service {
 
 impl Service {
     fn new(run: u64) -> Self {
-        Self { standing: Standing { nth: 0, total: 0, run, memory: Verdict { pages: 4, checked: 0, bad: 0 } } }
+        Self {
+            standing: Standing {
+                nth: 0,
+                total: 0,
+                run,
+                memory: Verdict { pages: 4, checked: 0, bad: 0 },
+                work: crate::Work::default(),
+            },
+        }
     }
 
     fn answer(&mut self, seq: u64) -> Vec<u8> {

@@ -90,13 +90,16 @@ impl Connection {
     }
 
     fn answer(&mut self, standing: Standing) -> io::Result<()> {
-        let (mut taken, mut total) = (0, standing.total);
+        let (mut taken, mut total, mut work) = (0, standing.total, standing.work);
         let outcome = loop {
             match wire::request(&self.input[taken..]) {
                 Ok(Some((request, len))) => {
                     self.answered += 1;
                     total += 1;
-                    wire::put_answer(&mut self.output, &request, &Standing { nth: self.answered, total, ..standing });
+                    let standing = Standing { nth: self.answered, total, work, ..standing };
+                    wire::put_answer(&mut self.output, &request, &standing);
+                    // Told once.
+                    work.slow = Default::default();
                     taken += len;
                 }
                 Ok(None) => break Ok(()),

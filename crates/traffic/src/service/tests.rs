@@ -169,6 +169,10 @@ fn the_whole_memory_is_checked_and_written_while_it_serves() {
     while client.snapshot().received < 20 {
         std::thread::yield_now();
     }
+    let now = Instant::now();
+    let (at, work) = client.work().unwrap();
+    assert!(at <= now && work.written > 0 && work.writing_ns > 0, "{work:?}");
+    assert!(client.longest_step_between(now - Duration::from_secs(60), now).is_some());
     let report = client.finish().unwrap();
     assert!(report.is_clean());
     assert!(service.stop().memory.checked > 0);
