@@ -451,8 +451,17 @@ A line that cannot be read stops it with exit status 2; the decisions before it 
 
 #[derive(Debug, Subcommand)]
 pub enum Bench {
-    /// Migrate a service there and back, by Godwit and by plain runc in turn, and print gap and freeze of each.
-    #[command(after_help = "Example: godwit bench migrate --memory 16MiB,256MiB --runs 5 --json")]
+    /// Migrate a service there and back, by every strategy and by plain runc in turn, and print what it costs.
+    #[command(after_help = "\
+A client asks the service every 5 ms; the service writes 4 pages a millisecond, and times its own steps.
+Whether the figures are what they are to be is printed with them; it is no failure if they are not.
+
+Examples:
+  godwit bench migrate --memory 16MiB,256MiB,1GiB --runs 10
+  godwit bench migrate --strategy pre-copy,auto --json | jq '.rows[] | {by, gap: .gap_ms.median}'
+
+JSON: {godwit, machine, runs, rows, measures, moves}. A row is what the moves of one size and kind come to (times in ms,
+as median and worst), a move is one of them with all its parts; docs/performance.md says what each field is.")]
     Migrate(BenchMigrate),
 }
 
@@ -464,15 +473,25 @@ pub struct BenchMigrate {
     /// Migrations of each kind and size.
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub runs: u32,
-    /// As JSON.
+    /// How the workload's memory travels; several take turns.
+    #[arg(long, value_name = "STRATEGY", value_delimiter = ',',
+          default_values_t = godwit_model::Strategy::ALL.map(StrategyChoice::Fixed))]
+    pub strategy: Vec<StrategyChoice>,
+    /// Without plain runc beside it.
     #[arg(long)]
+    pub no_runc: bool,
+    /// As JSON.
+    #[arg(long, conflicts_with = "markdown")]
     pub json: bool,
+    /// As markdown.
+    #[arg(long)]
+    pub markdown: bool,
+    /// Put the markdown into this file too, between its lines "<!-- bench: begin -->" and "<!-- bench: end -->".
+    #[arg(long, value_name = "FILE")]
+    pub into: Option<PathBuf>,
     /// Name of the testbed.
     #[arg(long, value_name = "TESTBED", default_value = "bench")]
     pub name: TestbedName,
-    /// How the workload's memory travels.
-    #[arg(long, default_value_t, value_name = "auto|pre-copy|stop-copy")]
-    pub strategy: StrategyChoice,
     #[command(flatten)]
     pub host: Host,
 }

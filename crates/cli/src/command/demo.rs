@@ -31,8 +31,8 @@ pub fn run(args: Demo) -> Result {
         let at = testbed.placement()[&workload].clone();
         let Some(other) = nodes.iter().find(|node| **node != at) else { return Ok(()) };
         let note = |note: &str| eprintln!("  {note}");
-        let compared = godwit_testbed::compare(testbed, &workload, &user, other, ROUNDS, None, &stop, note)?;
-        record.summary.baseline = Some(Baseline { tool: Baseline::RUNC.into(), moves: compared.plain });
+        let moves = godwit_testbed::compare(testbed, &workload, &user, other, ROUNDS, &stop, note)?;
+        record.summary.baseline = Some(Baseline { tool: Baseline::RUNC.into(), moves });
         Ok(())
     })
 }
