@@ -98,8 +98,11 @@ unit: ## all tests of the workspace, with their set-up in place
 	grep -a '^SKIPPED' $(TARGET)/tests.log >>"$$GODWIT_SKIPPED" || true
 	echo "   tests took $$SECONDS s"
 
+# With INTO=docs/performance.md the tables go there too.
+BENCH_MEMORY ?= 16MiB,256MiB,1GiB
+BENCH_RUNS ?= 10
 bench: setup build ## how long a service stands still when it moves, beside plain runc; and the functions' benchmarks (root)
-	@$(TARGET)/release/godwit bench migrate
+	@$(TARGET)/release/godwit bench migrate --memory $(BENCH_MEMORY) --runs $(BENCH_RUNS) $(if $(INTO),--into $(INTO))
 	if compgen -G 'crates/*/benches/*.rs' >/dev/null; then cargo bench --locked --workspace; fi
 
 ##@ Tidying up

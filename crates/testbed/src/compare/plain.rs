@@ -8,7 +8,6 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use godwit_criu::{Limit, NodeEnv};
-
 use godwit_model::{BaselineMove, Bytes, NodeName, WorkloadName};
 use godwit_transport::{NoPages, Receiver, Sender};
 
