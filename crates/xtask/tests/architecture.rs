@@ -14,6 +14,8 @@ const LAYERS: &[&[&str]] = &[
     &[
         "godwit-checkpoint",
         "godwit-criu",
+        "godwit-image",
+        "godwit-layer",
         "godwit-memory",
         "godwit-migration",
         "godwit-net",
