@@ -25,6 +25,7 @@ pub mod ca;
 mod client;
 mod config;
 mod meeting;
+mod paging;
 mod precopy;
 mod remote;
 mod server;

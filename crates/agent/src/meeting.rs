@@ -55,7 +55,7 @@ impl HangUp {
         }
     }
 
-    fn has_ended(&self) -> bool {
+    pub(crate) fn has_ended(&self) -> bool {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).ended
     }
 
@@ -82,7 +82,7 @@ pub(crate) fn await_source(at: IpAddr) -> Result<(Waiting, Meeting), PartError> 
 
 impl Waiting {
     /// The stream, once its source has come.
-    pub(crate) fn accept(self, hang_up: &HangUp) -> io::Result<TcpStream> {
+    pub(crate) fn accept(&self, hang_up: &HangUp) -> io::Result<TcpStream> {
         let deadline = Instant::now() + STALL;
         while !hang_up.has_ended() {
             let mut ready = [PollFd::new(self.listener.as_fd(), PollFlags::POLLIN)];

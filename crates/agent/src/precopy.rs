@@ -10,6 +10,7 @@ use godwit_criu::Member;
 use godwit_memory::{NextStep, PageRange, PageReader, PreCopyBudget, Round, RoundStat, Tracker, decide, is_zero};
 use godwit_migration::{PartError, Told};
 use godwit_model::{Bytes, CopyRound};
+use godwit_pages::remote::Ranges;
 use godwit_pages::{PAGE, PageStore, StoreError};
 use godwit_transport::{PageSink, Sender, StreamError};
 
@@ -23,6 +24,15 @@ const MAX_TIMES_MEMORY: f64 = 1.25;
 
 fn memory(what: &'static str) -> impl FnOnce(godwit_memory::Error) -> PartError {
     move |e| PartError::caused_by(what, e)
+}
+
+/// How often memory is copied while the workload runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Rounds {
+    /// As long as it gets less.
+    UntilLittleIsLeft,
+    /// Once: what is written meanwhile follows the workload.
+    One,
 }
 
 /// The source's memory on its way.
@@ -62,18 +72,16 @@ impl Copying {
     /// All memory, then again and again what was written meanwhile, until it does not get less.
     pub(crate) fn rounds(
         &mut self,
+        rounds: Rounds,
         members: &dyn Fn() -> godwit_criu::Result<Vec<Member>>,
         stream: &mut Sender<TcpStream>,
         told: &mut dyn FnMut(Told) -> bool,
     ) -> Result<(), PartError> {
         let start = Instant::now();
+        let max_rounds = if rounds == Rounds::One { 1 } else { MAX_ROUNDS };
         let mut rounds: Vec<RoundStat> = Vec::new();
-        let mut budget = PreCopyBudget {
-            max_rounds: MAX_ROUNDS,
-            max_bytes: u64::MAX,
-            max_time: MAX_TIME,
-            stop_below_bytes: STOP_BELOW,
-        };
+        let mut budget =
+            PreCopyBudget { max_rounds, max_bytes: u64::MAX, max_time: MAX_TIME, stop_below_bytes: STOP_BELOW };
         loop {
             let now = members().map_err(part("find its processes"))?;
             let found = self.scan(&now)?;
@@ -100,6 +108,22 @@ impl Copying {
     pub(crate) fn last(&mut self, members: &[Member], stream: &mut Sender<TcpStream>) -> Result<CopyRound, PartError> {
         self.scan(members)?;
         self.copy(members, stream)
+    }
+
+    /// In the freeze: what was written last stays here, and the target forgets what it has of it. Returns it, to be fetched.
+    pub(crate) fn leave(&mut self, members: &[Member], stream: &mut Sender<TcpStream>) -> Result<Ranges, PartError> {
+        self.scan(members)?;
+        let mut left = Ranges::new();
+        for (host_pid, found) in std::mem::take(&mut self.pending) {
+            let Some(member) = members.iter().find(|member| member.host_pid == host_pid) else { continue };
+            let written = merged(found.written);
+            for range in found.vanished.iter().chain(&written) {
+                let told = stream.forget(member.pid, range.start, range.bytes());
+                told.map_err(|error| PartError::caused_by("say which memory was written last", error))?;
+            }
+            left.extend(written.iter().map(|range| (member.pid, range.start..range.end)));
+        }
+        Ok(left)
     }
 
     fn scan(&mut self, members: &[Member]) -> Result<Round, PartError> {

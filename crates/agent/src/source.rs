@@ -15,7 +15,8 @@ use godwit_transport::Sender;
 
 use crate::config::AgentConfig;
 use crate::meeting;
-use crate::precopy::Copying;
+use crate::paging::{Door, Serving};
+use crate::precopy::{Copying, Rounds};
 use crate::wire::{Meeting, Migration};
 use crate::{FREEZE_LIMIT, STAGE_LIMIT};
 
@@ -41,6 +42,8 @@ pub(crate) struct SourceWork {
     sent: Option<Result<Bytes, PartError>>,
     state: SourceState,
     copying: Option<Copying>,
+    /// Post-copy: what the target lacks is fetched from here.
+    serving: Option<Serving>,
 }
 
 impl SourceWork {
@@ -48,8 +51,8 @@ impl SourceWork {
         let strategy = migration.strategy()?;
         let images = config.images(&migration.workload, migration.id);
         let workload = migration.workload.clone();
-        let (stream, sent, state, copying) = (None, None, SourceState::Running, None);
-        Ok(Self { config, workload, strategy, images, stream, sent, state, copying })
+        let (stream, sent, state, copying, serving) = (None, None, SourceState::Running, None, None);
+        Ok(Self { config, workload, strategy, images, stream, sent, state, copying, serving })
     }
 
     /// How far it is, for a person.
@@ -58,6 +61,9 @@ impl SourceWork {
             SourceState::Running => "runs",
             SourceState::Prepared(_) => "runs, prepared",
             SourceState::Frozen(_) => "frozen",
+            SourceState::Held(_) if self.serving.is_some() => {
+                "frozen and dumped; has the only copy of some pages until all is over"
+            }
             SourceState::Held(_) => "frozen and dumped, waits for the decision",
             SourceState::Released(_) => "frozen, let go by CRIU",
             SourceState::Gone => "gone",
@@ -108,8 +114,14 @@ impl SourceWork {
     pub(crate) fn precopy(&mut self, told: &mut dyn FnMut(Told) -> bool) -> Result<(), PartError> {
         let SourceState::Prepared(dump) = &self.state else { return Err(illegal("pre-copy")) };
         let Some(stream) = &mut self.stream else { return Err(illegal("pre-copy")) };
+        let rounds = match self.strategy {
+            // Where it cannot be tracked, all of it follows.
+            Strategy::PostCopy if godwit_memory::supported().is_err() => return Ok(()),
+            Strategy::PostCopy => Rounds::One,
+            Strategy::StopCopy | Strategy::PreCopy => Rounds::UntilLittleIsLeft,
+        };
         let mut copying = Copying::begin(&dump.members().map_err(part("find its processes"))?)?;
-        copying.rounds(&|| dump.members(), stream, told)?;
+        copying.rounds(rounds, &|| dump.members(), stream, told)?;
         self.copying = Some(copying);
         Ok(())
     }
@@ -124,21 +136,13 @@ impl SourceWork {
 
     pub(crate) fn dump(&mut self) -> Result<Option<CopyRound>, PartError> {
         let SourceState::Frozen(frozen) = self.take() else { return Err(illegal("the dump")) };
-        let mut last = None;
-        if let Some(copying) = &mut self.copying {
-            let sent = match (frozen.members(), &mut self.stream) {
-                (Ok(members), Some(stream)) => copying.last(&members, stream),
-                (Err(error), _) => Err(part("find its processes")(error)),
-                (_, None) => Err(illegal("the last round")),
-            };
-            match sent {
-                Ok(round) => last = Some(round),
-                Err(error) => {
-                    self.state = SourceState::Frozen(frozen);
-                    return Err(error);
-                }
+        let last = match self.before_dump(&frozen) {
+            Ok(last) => last,
+            Err(error) => {
+                self.state = SourceState::Frozen(frozen);
+                return Err(error);
             }
-        }
+        };
         match frozen.dump(&Limit::within(FREEZE_LIMIT)) {
             Ok(held) => {
                 self.state = SourceState::Held(held);
@@ -150,6 +154,29 @@ impl SourceWork {
                 Err(part("dump it")(failed.error))
             }
         }
+    }
+
+    /// Memory that was written last: sent now, or left to be fetched.
+    fn before_dump(&mut self, frozen: &FrozenDump) -> Result<Option<CopyRound>, PartError> {
+        let follows = self.strategy == Strategy::PostCopy;
+        if !follows && self.copying.is_none() {
+            return Ok(None);
+        }
+        let members = frozen.members().map_err(part("find its processes"))?;
+        let mut hot = Vec::new();
+        let mut last = None;
+        if let Some(copying) = &mut self.copying {
+            let Some(stream) = &mut self.stream else { return Err(illegal("the last round")) };
+            if follows {
+                hot = copying.leave(&members, stream)?;
+            } else {
+                last = Some(copying.last(&members, stream)?);
+            }
+        }
+        if follows {
+            self.serving = Some(Door::open(self.config.data, &members, hot, &self.images)?);
+        }
+        Ok(last)
     }
 
     /// Sends what was dumped, without having been asked: the answer to the dump is still on its way to the controller.
@@ -172,6 +199,7 @@ impl SourceWork {
 
     pub(crate) fn discard(&mut self) -> Result<(), PartError> {
         self.copying = None;
+        self.serving = None;
         match self.take() {
             SourceState::Held(held) => {
                 held.commit(&Limit::within(FREEZE_LIMIT)).map_err(part("end the frozen copy"))?;
@@ -193,6 +221,7 @@ impl SourceWork {
 
     pub(crate) fn thaw(&mut self) -> Result<(), PartError> {
         self.copying = None;
+        self.serving = None;
         self.stream = None;
         let released = match self.take() {
             SourceState::Running | SourceState::Gone => Ok(()),
@@ -224,7 +253,7 @@ impl SourceWork {
 pub(crate) fn memory_mode(strategy: Strategy) -> MemoryMode {
     match strategy {
         Strategy::StopCopy => MemoryMode::Copied,
-        Strategy::PreCopy => MemoryMode::Lazy,
+        Strategy::PreCopy | Strategy::PostCopy => MemoryMode::Lazy,
     }
 }
 

@@ -4,15 +4,20 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, mpsc};
 use std::thread;
+use std::time::Duration;
 
-use godwit_criu::{HeldRestore, ImagesDir, Limit, PreparedRestore, RestoreOptions, RestorePlan, RestoredContainer};
+use godwit_criu::{
+    HeldRestore, ImagesDir, Limit, PreparedRestore, RestoreOptions, RestorePlan, RestoredContainer, Runc,
+};
 use godwit_migration::PartError;
 use godwit_model::{Bytes, Strategy};
+use godwit_pages::remote::{PageSource, Patience, RemotePages};
 use godwit_pages::{FillOptions, LazyHandler, PageStore};
 use godwit_transport::{NoPages, Receiver, StreamError};
 
 use crate::config::AgentConfig;
 use crate::meeting::{self, HangUp};
+use crate::paging::Door;
 use crate::precopy::Kept;
 use crate::source::{illegal, memory_mode, part, remove_dir};
 use crate::wire::{Meeting, Migration};
@@ -25,6 +30,8 @@ enum TargetState {
     Held(HeldRestore),
     Running(RestoredContainer),
     Settled,
+    /// It has run, and cannot any more.
+    Lost(String),
 }
 
 /// Images and memory on their way in, on a thread of its own.
@@ -40,6 +47,8 @@ pub(crate) struct TargetWork {
     strategy: Strategy,
     images: PathBuf,
     handler: Option<LazyHandler>,
+    /// Post-copy: what fetches from the source.
+    pages: Option<Arc<RemotePages>>,
     receiving: Option<Receiving>,
     state: TargetState,
 }
@@ -49,8 +58,8 @@ impl TargetWork {
         let strategy = migration.strategy()?;
         let images = config.images(&migration.workload, migration.id);
         let workload = migration.workload.clone();
-        let (handler, receiving, state) = (None, None, TargetState::Empty);
-        Ok(Self { config, workload, strategy, images, handler, receiving, state })
+        let (handler, pages, receiving, state) = (None, None, None, TargetState::Empty);
+        Ok(Self { config, workload, strategy, images, handler, pages, receiving, state })
     }
 
     /// How far it is, for a person.
@@ -59,8 +68,10 @@ impl TargetWork {
             TargetState::Empty => "nothing is there",
             TargetState::Prepared(_) => "prepared, receives",
             TargetState::Held(_) => "restored, waits for the decision",
+            TargetState::Running(_) if self.pages.is_some() => "runs, some of its memory is only on the source",
             TargetState::Running(_) => "runs, memory is put in place",
             TargetState::Settled => "runs",
+            TargetState::Lost(_) => "lost: some of its memory was only on the source",
         }
     }
 
@@ -92,9 +103,12 @@ impl TargetWork {
         let dir = self.images.clone();
         let mut kept = match self.strategy {
             Strategy::StopCopy => None,
-            Strategy::PreCopy => {
+            Strategy::PreCopy | Strategy::PostCopy => {
                 let store = Arc::new(PageStore::new());
-                let handler = LazyHandler::listen(&self.images, Arc::clone(&store), FillOptions::default());
+                self.pages = (self.strategy == Strategy::PostCopy).then(RemotePages::new);
+                let remote = self.pages.clone().map(|pages| pages as Arc<dyn PageSource>);
+                let options = FillOptions { remote, ..FillOptions::default() };
+                let handler = LazyHandler::listen(&self.images, Arc::clone(&store), options);
                 self.handler = Some(handler.map_err(|e| PartError::caused_by("keep memory ready", e))?);
                 Some(Kept(store))
             }
@@ -137,18 +151,37 @@ impl TargetWork {
         let TargetState::Prepared(restore) = std::mem::replace(&mut self.state, TargetState::Empty) else {
             return Err(illegal("the restore"));
         };
+        if let Err(error) = self.fetch() {
+            self.state = TargetState::Prepared(restore);
+            return Err(error);
+        }
         // A failed restore has cleaned up behind itself.
         let held = restore.restore(&Limit::within(FREEZE_LIMIT)).map_err(part("restore it"))?;
         let members = held.members().map_err(part("find its processes"));
         self.state = TargetState::Held(held);
         if let Some(handler) = &self.handler {
-            handler.check().map_err(|e| PartError::caused_by("have all its memory", e))?;
+            let complete = if self.pages.is_some() { handler.check_processes() } else { handler.check() };
+            complete.map_err(|e| PartError::caused_by("have all its memory", e))?;
             // If this agent is killed before all is in place, pages must not turn into zeroes.
             let pids: Vec<i32> = members?.iter().map(|member| member.host_pid).collect();
             handler.guard(&pids).map_err(|e| PartError::caused_by("guard its memory", e))?;
             handler.start_filling();
         }
         Ok(())
+    }
+
+    /// Begins to fetch what the images promise and nobody has sent: processes that are being made may wait for it already.
+    fn fetch(&mut self) -> Result<(), PartError> {
+        let (Some(pages), Some(handler)) = (&self.pages, &self.handler) else { return Ok(()) };
+        let door = Door::of(&self.images)?;
+        // What does not work is found before the commit.
+        let mut first = Some(door.connect().map_err(|e| PartError::caused_by("reach the source's memory", e))?);
+        let missing = handler.missing().map_err(|e| PartError::caused_by("see what memory is missing", e))?;
+        pages
+            .begin(&missing, handler.arrivals(), Patience::default(), move || {
+                first.take().map_or_else(|| door.connect(), Ok)
+            })
+            .map_err(|e| PartError::caused_by("start to fetch memory", e))
     }
 
     pub(crate) fn resume(&mut self) -> Result<(), PartError> {
@@ -163,6 +196,10 @@ impl TargetWork {
                 self.state = runs;
                 Ok(())
             }
+            TargetState::Lost(why) => {
+                self.state = TargetState::Lost(why.clone());
+                Err(PartError::gone(why))
+            }
             other => {
                 self.state = other;
                 Err(illegal("the resumption"))
@@ -174,18 +211,44 @@ impl TargetWork {
         let running = match std::mem::replace(&mut self.state, TargetState::Settled) {
             TargetState::Running(running) => running,
             TargetState::Settled => return remove_dir(&self.images),
+            TargetState::Lost(why) => {
+                self.state = TargetState::Lost(why.clone());
+                return Err(PartError::gone(why));
+            }
             other => {
                 self.state = other;
                 return Err(illegal("the settling"));
             }
         };
         if let Some(handler) = self.handler.take() {
-            let filled =
-                handler.wait_filled(STAGE_LIMIT).map_err(|e| PartError::caused_by("put all memory in place", e))?;
-            tracing::debug!(?filled, "memory is in place");
+            // What is fetched may have to wait for a link; who waits too long for it gives up by itself.
+            let within = if self.pages.is_some() { Duration::MAX } else { STAGE_LIMIT };
+            match handler.wait_filled(within) {
+                Ok(filled) => tracing::debug!(?filled, "memory is in place"),
+                Err(error) if self.pages.is_some() => return Err(self.lost(running, handler, error)),
+                Err(error) => return Err(PartError::caused_by("put all memory in place", error)),
+            }
+        }
+        if let Some(pages) = self.pages.take() {
+            pages.stop();
         }
         running.finish(&Limit::within(STAGE_LIMIT)).map_err(part("make it an ordinary container"))?;
         remove_dir(&self.images)
+    }
+
+    /// Pages that nobody has any more: it must not run on with zeroes in their place.
+    fn lost(&mut self, running: RestoredContainer, handler: LazyHandler, error: godwit_pages::Error) -> PartError {
+        drop(running);
+        let limit = Limit::within(STAGE_LIMIT);
+        if let Err(error) = Runc::new(&self.config.env()).delete(&self.workload, true, &limit) {
+            // Its descriptors stay open for ever then, and it stands.
+            tracing::error!(%error, "the incomplete copy could not be ended");
+            std::mem::forget(handler);
+        }
+        self.pages = None;
+        let why = PartError::caused_by("some of its memory was only on the source, and did not come", error).chain();
+        self.state = TargetState::Lost(why.clone());
+        PartError::gone(why)
     }
 
     pub(crate) fn abort(&mut self) -> Result<(), PartError> {
@@ -199,11 +262,14 @@ impl TargetWork {
             TargetState::Empty => Ok(()),
             TargetState::Prepared(restore) => restore.cancel().map_err(part("take the target's container away")),
             TargetState::Held(held) => held.abort().map_err(part("end the target's copy")),
-            runs @ (TargetState::Running(_) | TargetState::Settled) => {
+            runs @ (TargetState::Running(_) | TargetState::Settled | TargetState::Lost(_)) => {
                 self.state = runs;
                 return Err(PartError::new("the target's copy runs: it is the workload, and is not ended"));
             }
         };
+        if let Some(pages) = self.pages.take() {
+            pages.stop();
+        }
         self.handler = None;
         ended.and(remove_dir(&self.images))
     }

@@ -117,7 +117,7 @@ pub struct Demo {
     #[arg(long, value_name = "TESTBED", default_value = "demo")]
     pub name: TestbedName,
     /// How the workload's memory travels.
-    #[arg(long, default_value_t, value_name = "auto|pre-copy|stop-copy")]
+    #[arg(long, default_value_t, value_name = "auto|pre-copy|post-copy|stop-copy")]
     pub strategy: StrategyChoice,
     #[command(flatten)]
     pub host: Host,
@@ -165,7 +165,7 @@ pub struct Run {
     #[arg(long, value_name = "TESTBED", default_value = "run")]
     pub name: TestbedName,
     /// How the workload's memory travels.
-    #[arg(long, default_value_t, value_name = "auto|pre-copy|stop-copy")]
+    #[arg(long, default_value_t, value_name = "auto|pre-copy|post-copy|stop-copy")]
     pub strategy: StrategyChoice,
     #[command(flatten)]
     pub host: Host,
@@ -275,7 +275,7 @@ pub struct Migrate {
     /// To where.
     pub node: NodeName,
     /// How its memory travels.
-    #[arg(long, default_value_t, value_name = "auto|pre-copy|stop-copy")]
+    #[arg(long, default_value_t, value_name = "auto|pre-copy|post-copy|stop-copy")]
     pub strategy: StrategyChoice,
     /// Print the migration's record as JSON.
     #[arg(long)]

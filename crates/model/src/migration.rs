@@ -15,24 +15,28 @@ pub struct MigrationId(pub u64);
 /// How the memory travels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[expect(clippy::enum_variant_names, reason = "that is what they are called")]
 pub enum Strategy {
     /// Freeze, copy all, restore.
     #[default]
     StopCopy,
     /// Copy the memory while the workload runs, round by round what it changed; freeze for the last changes only.
     PreCopy,
+    /// Copy the memory once while the workload runs; what it changed meanwhile follows it, what it waits for first. Until all
+    /// is there the frozen source has the only copy of that.
+    PostCopy,
 }
 
 impl Strategy {
     /// All there are.
-    pub const ALL: [Self; 2] = [Self::StopCopy, Self::PreCopy];
+    pub const ALL: [Self; 3] = [Self::StopCopy, Self::PreCopy, Self::PostCopy];
 }
 
 impl FromStr for Strategy {
     type Err = ParseUnitError;
     fn from_str(text: &str) -> Result<Self, ParseUnitError> {
         let named = Self::ALL.into_iter().find(|strategy| strategy.to_string() == text);
-        named.ok_or_else(|| ParseUnitError::new(text, "a strategy: auto, pre-copy or stop-copy"))
+        named.ok_or_else(|| ParseUnitError::new(text, "a strategy: auto, pre-copy, post-copy or stop-copy"))
     }
 }
 
@@ -41,6 +45,7 @@ impl fmt::Display for Strategy {
         f.pad(match self {
             Self::StopCopy => "stop-copy",
             Self::PreCopy => "pre-copy",
+            Self::PostCopy => "post-copy",
         })
     }
 }
@@ -248,7 +253,7 @@ mod tests {
 
     #[test]
     fn a_choice_reads_as_it_prints() {
-        for text in ["auto", "stop-copy", "pre-copy"] {
+        for text in ["auto", "stop-copy", "pre-copy", "post-copy"] {
             let choice: StrategyChoice = serde_json::from_str(&format!("\"{text}\"")).unwrap();
             assert_eq!(choice.to_string(), text);
         }

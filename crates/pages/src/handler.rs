@@ -306,14 +306,15 @@ impl LazyHandler {
     }
 
     fn wait_until(&self, within: Duration, done: impl Fn(&State) -> bool) -> Result<Stats> {
-        let deadline = Instant::now() + within;
+        // None: for ever.
+        let deadline = Instant::now().checked_add(within);
         let mut state = self.shared.state();
         loop {
             self.healthy(&state)?;
             if done(&state) {
                 return Ok(state.stats);
             }
-            let left = deadline.saturating_duration_since(Instant::now());
+            let left = deadline.map_or(Duration::from_secs(3600), |d| d.saturating_duration_since(Instant::now()));
             if left.is_zero() {
                 return Err(Error::TimedOut { what: "filling the memory" });
             }

@@ -257,9 +257,9 @@ impl Testbed {
         observe: &mut dyn FnMut(Progress),
     ) -> (Chosen, Ended) {
         let container = &self.containers[&order.workload];
-        let chosen = choose(wanted, self.node(&order.from), container);
-        let strategy = chosen.strategy;
         let (from, to) = (self.network.node(&order.from), self.network.node(&order.to));
+        let chosen = choose(wanted, self.node(&order.from), container, from, to);
+        let strategy = chosen.strategy;
         let mut traffic = TrafficSide {
             network: &self.network,
             service: self.network.service(&order.workload),

@@ -12,7 +12,7 @@ pub fn what_is_typed_wrong_is_told_before_anything_is_done() {
         (&["testbed", "up", "--name", "../../etc"], "use 1 to 24 of a-z, 0-9 and '-'"),
         (&["migrate", "video"], "<NODE>"),
         (&["migrate", "video", "Edge 2"], "Edge 2"),
-        (&["migrate", "video", "edge2", "--strategy", "teleport"], "auto, pre-copy or stop-copy"),
+        (&["migrate", "video", "edge2", "--strategy", "teleport"], "auto, pre-copy, post-copy or stop-copy"),
         (&["checkpoint"], "<WORKLOAD> <PATH>"),
         (&["checkpoint", "video"], "<PATH>"),
         (&["checkpoint", "Video 1", "x"], "Video 1"),

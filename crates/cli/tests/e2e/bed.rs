@@ -16,7 +16,7 @@ use super::slots::Slot;
 use super::{PATIENCE, until};
 
 /// How the memory can travel, however the host is.
-pub const STRATEGIES: [&str; 2] = ["stop-copy", "pre-copy"];
+pub const STRATEGIES: [&str; 3] = ["stop-copy", "pre-copy", "post-copy"];
 
 /// A running testbed. Dropped, it is ended, and then nothing may be left of it.
 #[derive(Debug)]

@@ -32,7 +32,7 @@ pub struct Standing {
 impl Standing {
     pub fn new(bed: &Bed, strategy: &str) -> Self {
         // When the target's criu has been made ready, and has nothing to do for long enough.
-        let ready = if strategy == "pre-copy" { "pre-copy" } else { "freeze" };
+        let ready = if strategy == "stop-copy" { "freeze" } else { "pre-copy" };
         for _ in 0..10 {
             let (from, to) = if bed.node_of("video") == "edge1" { ("edge1", "edge2") } else { ("edge2", "edge1") };
             let (source, target) = (bed.node(from), bed.node(to));

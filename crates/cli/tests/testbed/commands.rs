@@ -82,7 +82,7 @@ pub fn requests_that_make_no_sense_are_refused_and_change_nothing() {
         let json = bed.call(&[&args[..], &["--json"]].concat()).fails(2).says(says);
         assert_eq!(json.out, "");
     }
-    bed.call(&["migrate", "video", "edge2", "--strategy", "teleport"]).code(2).says("pre-copy or stop-copy");
+    bed.call(&["migrate", "video", "edge2", "--strategy", "teleport"]).code(2).says("pre-copy, post-copy or stop-copy");
     let other = crate::e2e::godwit(["migrate", "video", "edge2", "--name", "nobody-has-this"]).fails(2);
     other.says("testbed up --name nobody-has-this").says("(running: ").says(bed.name());
     assert_eq!((bed.until_it_answers(), before), (0, 0));

@@ -31,6 +31,7 @@ fn main() -> ExitCode {
         migrate::the_container_is_an_ordinary_one_of_its_new_node,
         migrate::a_foreign_service_moves_with_its_state_and_its_connections,
         migrate::pre_copy_sends_memory_while_the_service_runs,
+        migrate::post_copy_lets_it_run_before_all_its_memory_is_there,
         migrate::two_workloads_pass_each_other,
         migrate::one_at_a_time,
         migrate::who_asked_may_go_away,

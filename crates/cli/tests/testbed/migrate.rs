@@ -13,7 +13,7 @@ pub fn ten_times_there_and_back_under_load_on_one_connection() {
     for round in 0..10 {
         for to in ["edge2", "edge1"] {
             // Each way by each strategy.
-            let record = bed.migrate_by(["auto", "stop-copy", "pre-copy"][round % 3], "video", to);
+            let record = bed.migrate_by(["auto", "stop-copy", "pre-copy", "post-copy"][round % 4], "video", to);
             assert_eq!(record["to"], to, "{round}: {record:#}");
             assert!(record["gap_ms"].is_number() && record["freeze_ms"].as_f64().unwrap() > 0.0, "{record:#}");
         }
@@ -48,7 +48,8 @@ pub fn a_foreign_service_moves_with_its_state_and_its_connections() {
     let bed = Bed::of(&echo(""));
     let mut client = Client::connect(&bed);
     client.ask();
-    for (to, strategy) in [("b", "auto"), ("a", "stop-copy"), ("b", "pre-copy")] {
+    for (to, strategy) in [("b", "auto"), ("a", "stop-copy"), ("b", "pre-copy"), ("a", "post-copy"), ("b", "post-copy")]
+    {
         let record = bed.migrate_by(strategy, "app", to);
         if strategy == "auto" {
             assert!(record["strategy_why"].is_string(), "what was chosen is explained: {record:#}");
@@ -78,6 +79,21 @@ pub fn pre_copy_sends_memory_while_the_service_runs() {
     assert!(rounds.len() >= 2 && rounds[0]["bytes"].as_u64().unwrap() > 16 << 20, "{record:#}");
     let last = rounds.last().unwrap()["bytes"].as_u64().unwrap();
     assert!(last < 16 << 20, "little is left for the freeze: {record:#}");
+    assert_eq!(bed.until_it_answers(), 0);
+    bed.assert_runs_only_on("video", "edge2");
+    assert_eq!((bed.node("edge1").images(), bed.node("edge2").images()), (String::new(), String::new()));
+}
+
+pub fn post_copy_lets_it_run_before_all_its_memory_is_there() {
+    let bed = Bed::up();
+    bed.until_it_answers();
+    let record = bed.migrate_by("post-copy", "video", "edge2");
+    let phases: Vec<_> = record["phases"].as_array().unwrap().iter().map(|p| p["phase"].as_str().unwrap()).collect();
+    assert_eq!(phases[..4], ["preflight", "stage", "pre-copy", "freeze"], "{record:#}");
+    let rounds = record["rounds"].as_array().unwrap();
+    assert_eq!(rounds.len(), 1, "the rest follows: {record:#}");
+    assert!(record["error"].is_null(), "{record:#}");
+    // Its pages are checked by the client.
     assert_eq!(bed.until_it_answers(), 0);
     bed.assert_runs_only_on("video", "edge2");
     assert_eq!((bed.node("edge1").images(), bed.node("edge2").images()), (String::new(), String::new()));

@@ -50,7 +50,8 @@ impl Run<'_, '_, '_, '_> {
             let settled =
                 insist("make it an ordinary workload", &retries, Certain::TriedAgain, || parts.target.settle());
             if let Err(error) = settled {
-                if error.is_unreachable() {
+                // Where it lacks pages that only the source has, neither may go before the target is known to have ended.
+                if error.is_unreachable() || (needs_source_until_settled(strategy) && !error.is_gone()) {
                     return Err(error);
                 }
                 ending.errors.push(error.chain());
@@ -184,5 +185,6 @@ impl Run<'_, '_, '_, '_> {
 fn needs_source_until_settled(strategy: Strategy) -> bool {
     match strategy {
         Strategy::StopCopy | Strategy::PreCopy => false,
+        Strategy::PostCopy => true,
     }
 }

@@ -82,7 +82,7 @@ impl Run<'_, '_, '_, '_> {
             parts.traffic.stage()
         })?;
         go_on(cancel)?;
-        if self.request.strategy == Strategy::PreCopy {
+        if self.request.strategy != Strategy::StopCopy {
             clock.run(Phase::PreCopy, |clock| {
                 parts.source.precopy(&mut |told| {
                     clock.told(told);
