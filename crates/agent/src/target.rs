@@ -125,6 +125,8 @@ impl TargetWork {
                 };
                 received.map_err(|e| PartError::caused_by("receive the images", e))
             });
+            // The source hears of a failure at once, and does not wait for an answer.
+            line.now();
             // Nobody may be left to be told.
             let _ = done.send(received);
         };
