@@ -31,6 +31,8 @@ const CONNECT: Duration = Duration::from_secs(5);
 const SILENCE: Duration = Duration::from_secs(10);
 /// Between two attempts at an agent that is being started again.
 const PAUSE: Duration = Duration::from_millis(10);
+/// How often a long step asks whether to go on.
+const LOOK_UP: Duration = Duration::from_millis(50);
 
 /// Where an agent is asked.
 #[derive(Clone)]
@@ -156,6 +158,28 @@ impl AgentClient {
     pub(crate) fn step(&self, request: StepRequest, limit: Duration) -> Result<StepReply, PartError> {
         let reply: StepReply = self.call(wire::STEP, request, limit)?;
         done(reply)
+    }
+
+    /// One step that may be given up: `go_on` is asked several times a second while it lasts.
+    pub(crate) fn step_while(
+        &self,
+        request: StepRequest,
+        limit: Duration,
+        go_on: &mut dyn FnMut() -> bool,
+    ) -> Result<StepReply, PartError> {
+        let result: Result<StepReply, CallError> = self.runtime.block_on(async {
+            let channel = self.channel().await?;
+            let mut call = std::pin::pin!(self.unary(channel, wire::STEP, request, limit));
+            loop {
+                match tokio::time::timeout(LOOK_UP, call.as_mut()).await {
+                    Ok(reply) => return reply,
+                    Err(_) if go_on() => {}
+                    // The agent goes on until its peer hangs up, which the roll-back begins with.
+                    Err(_) => return Err(CallError::Refused("cancelled".into())),
+                }
+            }
+        });
+        done(self.after(result)?)
     }
 
     /// Pre-copy: `told` hears of each round, and says whether to go on.

@@ -16,6 +16,8 @@ use godwit_transport::{PageSink, Sender, StreamError};
 
 use crate::source::part;
 
+/// How often it is told how much of a round is sent.
+const TELL_EVERY: Duration = Duration::from_millis(100);
 /// How far pre-copy goes: it ends when so little is left, at the latest when it has sent this many times the memory.
 const MAX_ROUNDS: u32 = 12;
 const MAX_TIME: Duration = Duration::from_secs(30);
@@ -53,6 +55,7 @@ struct Found {
 enum Stopped {
     Read(godwit_memory::Error),
     Send(StreamError),
+    Cancelled,
 }
 
 impl From<godwit_memory::Error> for Stopped {
@@ -77,7 +80,7 @@ impl Copying {
         stream: &mut Sender<TcpStream>,
         told: &mut dyn FnMut(Told) -> bool,
     ) -> Result<(), PartError> {
-        let start = Instant::now();
+        let (start, begun) = (Instant::now(), stream.bytes());
         let max_rounds = if rounds == Rounds::One { 1 } else { MAX_ROUNDS };
         let mut rounds: Vec<RoundStat> = Vec::new();
         let mut budget =
@@ -94,7 +97,15 @@ impl Copying {
                 tracing::debug!(?why, left = found.bytes(), "pre-copy ends");
                 return Ok(());
             }
-            let round = self.copy(&now, stream)?;
+            let expected = Bytes(stream.bytes().0 - begun.0 + found.bytes());
+            let mut last = Instant::now();
+            let round = self.copy(&now, stream, &mut |sent| {
+                if last.elapsed() < TELL_EVERY {
+                    return true;
+                }
+                last = Instant::now();
+                told(Told::Sent { bytes: Bytes(sent.0 - begun.0), expected })
+            })?;
             if let Some(last) = rounds.last_mut() {
                 last.copying = Duration::from_secs_f64(round.ms / 1e3);
             }
@@ -107,7 +118,7 @@ impl Copying {
     /// In the freeze: what was written last.
     pub(crate) fn last(&mut self, members: &[Member], stream: &mut Sender<TcpStream>) -> Result<CopyRound, PartError> {
         self.scan(members)?;
-        self.copy(members, stream)
+        self.copy(members, stream, &mut |_| true)
     }
 
     /// In the freeze: what was written last stays here, and the target forgets what it has of it. Returns it, to be fetched.
@@ -137,19 +148,31 @@ impl Copying {
         Ok(round)
     }
 
-    fn copy(&mut self, members: &[Member], stream: &mut Sender<TcpStream>) -> Result<CopyRound, PartError> {
+    /// `tell` hears what the stream has sent, and says whether to go on.
+    fn copy(
+        &mut self,
+        members: &[Member],
+        stream: &mut Sender<TcpStream>,
+        tell: &mut dyn FnMut(Bytes) -> bool,
+    ) -> Result<CopyRound, PartError> {
         let (start, before) = (Instant::now(), stream.bytes());
         for (host_pid, found) in std::mem::take(&mut self.pending) {
             // A process that has ended has nothing to be carried.
             let Some(member) = members.iter().find(|member| member.host_pid == host_pid) else { continue };
-            self.copy_process(member, found, stream)?;
+            self.copy_process(member, found, stream, tell)?;
         }
         stream.sync().map_err(|e| PartError::caused_by("send memory", e))?;
         let bytes = Bytes(stream.bytes().0 - before.0);
         Ok(CopyRound { bytes, ms: start.elapsed().as_secs_f64() * 1e3 })
     }
 
-    fn copy_process(&mut self, member: &Member, found: Found, stream: &mut Sender<TcpStream>) -> Result<(), PartError> {
+    fn copy_process(
+        &mut self,
+        member: &Member,
+        found: Found,
+        stream: &mut Sender<TcpStream>,
+        tell: &mut dyn FnMut(Bytes) -> bool,
+    ) -> Result<(), PartError> {
         let failed = |error| PartError::caused_by("send memory", error);
         for range in &found.vanished {
             stream.forget(member.pid, range.start, range.bytes()).map_err(failed)?;
@@ -159,8 +182,10 @@ impl Copying {
             Entry::Vacant(new) => new.insert(PageReader::open(member.host_pid).map_err(memory("read its memory"))?),
         };
         let ranges = merged(found.written);
-        let read =
-            reader.read(&ranges, |chunk| send(member.pid, chunk.start, chunk.bytes, stream).map_err(Stopped::Send));
+        let read = reader.read(&ranges, |chunk| {
+            send(member.pid, chunk.start, chunk.bytes, stream).map_err(Stopped::Send)?;
+            if tell(stream.bytes()) { Ok(()) } else { Err(Stopped::Cancelled) }
+        });
         match read {
             Ok(report) => {
                 for range in report.vanished {
@@ -169,6 +194,7 @@ impl Copying {
                 Ok(())
             }
             Err(Stopped::Send(error)) => Err(failed(error)),
+            Err(Stopped::Cancelled) => Err(PartError::new("cancelled")),
             Err(Stopped::Read(error)) => Err(memory("read its memory")(error)),
         }
     }

@@ -98,7 +98,9 @@ impl Source for RemoteSource {
         if !told(Told::Sent { bytes: Bytes(0), expected }) {
             return Err(PartError::new("cancelled"));
         }
-        let bytes = Bytes(self.step(Step::SourceSend, FREEZE_LIMIT)?.bytes);
+        let mut go_on = || told(Told::Sent { bytes: Bytes(0), expected });
+        let request = ask(&self.migration, Step::SourceSend);
+        let bytes = Bytes(self.agent.step_while(request, FREEZE_LIMIT + GRACE, &mut go_on)?.bytes);
         told(Told::Sent { bytes: expected, expected });
         Ok(bytes)
     }

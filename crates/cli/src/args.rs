@@ -268,18 +268,27 @@ impl Host {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Example:
-  godwit migrate video edge2 --json | jq '{freeze_ms, gap_ms, outcome}'")]
+  godwit migrate video edge2 --json | jq '{freeze_ms, gap_ms, outcome}'
+  godwit migrate --cancel video")]
 pub struct Migrate {
     /// What moves.
-    pub workload: WorkloadName,
+    #[arg(required_unless_present = "cancel")]
+    pub workload: Option<WorkloadName>,
     /// To where.
-    pub node: NodeName,
+    #[arg(required_unless_present = "cancel")]
+    pub node: Option<NodeName>,
+    /// Stop the migration of this workload and wait for its end: before the commit it runs on where it was.
+    #[arg(long, value_name = "WORKLOAD", conflicts_with_all = ["workload", "node", "strategy"])]
+    pub cancel: Option<WorkloadName>,
     /// How its memory travels.
     #[arg(long, default_value_t, value_name = "auto|pre-copy|post-copy|stop-copy")]
     pub strategy: StrategyChoice,
     /// Print the migration's record as JSON.
     #[arg(long)]
     pub json: bool,
+    /// Print what happens as it happens, a line of JSON each; the record comes last.
+    #[arg(long, conflicts_with = "json")]
+    pub events: bool,
     #[command(flatten)]
     pub which: Which,
 }

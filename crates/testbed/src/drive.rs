@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use godwit_control::{ControlConfig, Controller, Decided, Event, Order, Output, account};
 use godwit_migration::{Cancel, Ended, Progress};
 use godwit_model::{
-    MigrationId, MigrationRecord, NodeName, Outcome, RunRecord, StrategyChoice, Time, UserName, WorkloadName,
+    MigrationId, MigrationRecord, NodeName, Outcome, Phase, RunRecord, StrategyChoice, Time, UserName, WorkloadName,
     WorkloadSummary,
 };
 use godwit_policy::Policy;
@@ -92,7 +92,9 @@ struct Moving {
     order: Order,
     start: Time,
     cancel: Cancel,
-    asker: Option<Sender<Reply>>,
+    phase: Phase,
+    /// Whoever wants to know how it goes.
+    askers: Vec<Sender<Reply>>,
 }
 
 /// A migration that is over and whose gap is not known yet.
@@ -100,7 +102,7 @@ struct Settling {
     record: MigrationRecord,
     window: Option<(Instant, Instant)>,
     at: Instant,
-    asker: Option<Sender<Reply>>,
+    askers: Vec<Sender<Reply>>,
 }
 
 struct Driver<'scope, 'env, 't> {
@@ -373,7 +375,10 @@ impl<'scope, 'env> Driver<'scope, 'env, '_> {
                 .migrate(&job, strategy, &asked, &mut |progress| _ = sender.send(Message::Progress(id, progress)));
             let _ = sender.send(Message::Ended(id, chosen, ended));
         });
-        self.moving.insert(order.id, Moving { order, start: now, cancel, asker });
+        self.moving.insert(
+            order.id,
+            Moving { order, start: now, cancel, phase: Phase::Preflight, askers: asker.into_iter().collect() },
+        );
     }
 
     fn receive(&mut self, message: Message) {
@@ -384,19 +389,7 @@ impl<'scope, 'env> Driver<'scope, 'env, '_> {
                 let event = Event::RttMeasured { user: measured.user, node, rtt: measured.smoothed };
                 self.controller.handle(now, event);
             }
-            Message::Progress(id, Progress::Entered(phase)) => {
-                if let Some(moving) = self.moving.get(&id) {
-                    if let Some(asker) = &moving.asker {
-                        let _ = asker.send(Reply::Phase { phase });
-                    }
-                    self.gauge.entered(&moving.order, phase);
-                }
-                self.tell(RunEvent::Phase(id, phase));
-            }
-            Message::Progress(
-                _,
-                Progress::Left(_) | Progress::Copied(_) | Progress::Sent { .. } | Progress::RollingBack,
-            ) => {}
+            Message::Progress(id, progress) => self.progressed(id, progress),
             Message::Ended(id, chosen, ended) => self.ended(id, chosen, ended, now),
             Message::Asked((ask, reply)) => self.answer(ask, reply, now),
             Message::Taken(name, asker, result) => {
@@ -507,6 +500,28 @@ impl<'scope, 'env> Driver<'scope, 'env, '_> {
         });
     }
 
+    fn progressed(&mut self, id: MigrationId, progress: Progress) {
+        let Some(moving) = self.moving.get_mut(&id) else { return };
+        let reply = match progress {
+            Progress::Entered(phase) => {
+                moving.phase = phase;
+                self.gauge.entered(&moving.order, phase);
+                Reply::Phase { phase }
+            }
+            Progress::Left(_) => return,
+            Progress::Copied(round) => Reply::Round { round },
+            Progress::Sent { bytes, expected } => Reply::Sent { bytes, expected },
+            Progress::RollingBack => Reply::RollingBack,
+        };
+        self.gauge.copied(&moving.order, progress);
+        for asker in &moving.askers {
+            let _ = asker.send(reply.clone());
+        }
+        if let Progress::Entered(phase) = progress {
+            self.tell(RunEvent::Phase(id, phase));
+        }
+    }
+
     fn ended(&mut self, id: MigrationId, chosen: Chosen, ended: Ended, now: Time) {
         let Some(moving) = self.moving.remove(&id) else { return };
         self.controller.handle(now, Event::MigrationEnded { id, outcome: ended.outcome });
@@ -531,7 +546,7 @@ impl<'scope, 'env> Driver<'scope, 'env, '_> {
         };
         self.tell(RunEvent::Ended(Box::new(record.clone())));
         let window = ended.freeze.map(|(from, to)| (from - GAP_MARGIN, to + GAP_MARGIN));
-        self.settling.push(Settling { record, window, at: Instant::now() + GAP_SETTLES, asker: moving.asker });
+        self.settling.push(Settling { record, window, at: Instant::now() + GAP_SETTLES, askers: moving.askers });
     }
 
     /// Takes up the migrations and checkpoints whose gap is known by now.
@@ -545,12 +560,12 @@ impl<'scope, 'env> Driver<'scope, 'env, '_> {
             let _ = asker.send(Reply::Taken { taken: Box::new(taken) });
         }
         while let Some(index) = self.settling.iter().position(|s| s.at <= now) {
-            let Settling { mut record, window, asker, .. } = self.settling.swap_remove(index);
+            let Settling { mut record, window, askers, .. } = self.settling.swap_remove(index);
             record.gap_ms = window.and_then(|(from, to)| self.gauge.gap_ms(&record.workload, from, to));
             if let Some(gap) = record.gap_ms {
                 self.tell(RunEvent::Gap(record.id, gap));
             }
-            if let Some(asker) = asker {
+            for asker in askers {
                 let _ = asker.send(Reply::Ended { record: Box::new(record.clone()) });
             }
             self.migrations.push(record);
@@ -585,6 +600,17 @@ impl<'scope, 'env> Driver<'scope, 'env, '_> {
                 );
                 let _ = reply.send(Reply::Refused { why });
             }
+            Ask::Cancel { workload } => match self.moving.values_mut().find(|m| m.order.workload == workload) {
+                Some(moving) => {
+                    moving.cancel.cancel();
+                    let _ = reply.send(Reply::Phase { phase: moving.phase });
+                    moving.askers.push(reply);
+                }
+                None => {
+                    let why = format!("{workload} is in no migration; godwit status says what moves");
+                    let _ = reply.send(Reply::Refused { why });
+                }
+            },
             Ask::Migrate { workload, to, strategy } => match self.controller.request(now, &workload, Some(&to)) {
                 Ok(order) => self.begin(order, strategy, now, Some(reply)),
                 Err(error) => {

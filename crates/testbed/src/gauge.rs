@@ -4,12 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use godwit_control::{Decided, Order, Verdict};
-use godwit_model::{ClientSummary, Decision, Load, NodeName, Phase, Rtt, Sample, Time, UserName, WorkloadName};
+use godwit_migration::Progress;
+use godwit_model::{Bytes, ClientSummary, Decision, Load, NodeName, Phase, Rtt, Sample, Time, UserName, WorkloadName};
 use godwit_probe::Measurement;
 use godwit_scenario::Scenario;
 use godwit_traffic::Client;
 
-use crate::live::{Live, LiveClient, LiveNode, LiveWorkload};
+use crate::live::{Live, LiveClient, LiveNode, LiveSent, LiveWorkload};
 use crate::world::Testbed;
 
 type Placement = BTreeMap<WorkloadName, NodeName>;
@@ -27,6 +28,7 @@ pub(crate) struct Gauge {
     rtt: BTreeMap<UserName, BTreeMap<NodeName, Rtt>>,
     load: BTreeMap<NodeName, Load>,
     migrating: BTreeMap<WorkloadName, (NodeName, Phase)>,
+    sent: BTreeMap<WorkloadName, LiveSent>,
     gone: BTreeSet<WorkloadName>,
     decisions: BTreeMap<WorkloadName, (Decision, Verdict)>,
     samples: Vec<Sample>,
@@ -58,6 +60,7 @@ impl Gauge {
             rtt: BTreeMap::new(),
             load: BTreeMap::new(),
             migrating: BTreeMap::new(),
+            sent: BTreeMap::new(),
             gone: BTreeSet::new(),
             decisions: BTreeMap::new(),
             samples: Vec::new(),
@@ -96,8 +99,20 @@ impl Gauge {
         self.migrating.insert(order.workload.clone(), (order.to.clone(), phase));
     }
 
+    /// Its copying went on.
+    pub(crate) fn copied(&mut self, order: &Order, progress: Progress) {
+        let none = LiveSent { rounds: 0, bytes: Bytes(0), expected: Bytes(0) };
+        let sent = self.sent.entry(order.workload.clone()).or_insert(none);
+        match progress {
+            Progress::Copied(_) => sent.rounds += 1,
+            Progress::Sent { bytes, expected } => (sent.bytes, sent.expected) = (bytes, expected),
+            Progress::Entered(_) | Progress::Left(_) | Progress::RollingBack => {}
+        }
+    }
+
     pub(crate) fn ended(&mut self, order: &Order) {
         self.migrating.remove(&order.workload);
+        self.sent.remove(&order.workload);
     }
 
     /// All its processes have ended; false when that was known.
@@ -183,6 +198,7 @@ impl Gauge {
                         running: !self.gone.contains(name),
                         service: service.clone(),
                         migrating: self.migrating.get(name).cloned(),
+                        sent: self.sent.get(name).copied(),
                         decision: self.decisions.get(name).cloned(),
                     })
                 })

@@ -54,7 +54,7 @@ pub use drive::{DriveOptions, Run, drive};
 pub use error::TestbedError;
 pub use godwit_net::Backend;
 pub use host::default_image;
-pub use live::{Live, LiveClient, LiveNode, LiveWorkload, Observer, RunEvent, Unobserved};
+pub use live::{Live, LiveClient, LiveNode, LiveSent, LiveWorkload, Observer, RunEvent, Unobserved};
 pub use measure::{MeasuredMove, Mover, Part, measure};
 pub use name::{BadName, TestbedName};
 pub use network::Network;

@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 
 use godwit_control::{Order, Verdict};
-use godwit_model::{Decision, Load, MigrationId, MigrationRecord, NodeName, Phase, Rtt, Time, UserName, WorkloadName};
+use godwit_model::{
+    Bytes, Decision, Load, MigrationId, MigrationRecord, NodeName, Phase, Rtt, Time, UserName, WorkloadName,
+};
 use serde::{Deserialize, Serialize};
 
 /// The state of a testbed at one instant: what `godwit status` prints and the live view draws.
@@ -54,8 +56,22 @@ pub struct LiveWorkload {
     pub service: String,
     /// A migration that is under way: where to and in which phase.
     pub migrating: Option<(NodeName, Phase)>,
+    /// How much of that migration is sent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sent: Option<LiveSent>,
     /// What the policy last said of it, and what became of that.
     pub decision: Option<(Decision, Verdict)>,
+}
+
+/// How far a migration's copying is.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct LiveSent {
+    /// Rounds of memory that are over.
+    pub rounds: u32,
+    /// Sent so far.
+    pub bytes: Bytes,
+    /// Altogether, as far as is known.
+    pub expected: Bytes,
 }
 
 /// A measuring client.

@@ -14,7 +14,7 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
-use godwit_model::{MigrationRecord, NodeName, Phase, StrategyChoice, WorkloadName};
+use godwit_model::{Bytes, CopyRound, MigrationRecord, NodeName, Phase, StrategyChoice, WorkloadName};
 use serde::{Deserialize, Serialize};
 
 use crate::checkpoint::{RestoreCheckpoint, Restored, TakeCheckpoint, Taken};
@@ -47,6 +47,11 @@ pub enum Ask {
     Checkpoint(TakeCheckpoint),
     /// Restore a checkpoint. Both are given up when who asked goes away.
     Restore(RestoreCheckpoint),
+    /// Stop a migration: before its commit it is rolled back. The reply is how it ended.
+    Cancel {
+        /// Of which workload.
+        workload: WorkloadName,
+    },
     /// End in order.
     Down,
 }
@@ -65,6 +70,20 @@ pub enum Reply {
         /// Which.
         phase: Phase,
     },
+    /// The migration has sent something.
+    Sent {
+        /// So far.
+        bytes: Bytes,
+        /// Altogether, as far as is known.
+        expected: Bytes,
+    },
+    /// The migration has sent a round of memory.
+    Round {
+        /// What.
+        round: CopyRound,
+    },
+    /// The migration is being rolled back.
+    RollingBack,
     /// The migration is over. Final.
     Ended {
         /// How it was.
@@ -104,7 +123,8 @@ pub enum Reply {
 impl Reply {
     /// Whether no further one follows.
     pub fn is_final(&self) -> bool {
-        !matches!(self, Self::Phase { .. } | Self::Bytes { .. })
+        let progress = matches!(self, Self::Phase { .. } | Self::Sent { .. } | Self::Round { .. } | Self::RollingBack);
+        !progress && !matches!(self, Self::Bytes { .. })
     }
 }
 
@@ -250,6 +270,11 @@ mod tests {
         assert!(matches!(ask, Ask::Migrate { .. }));
         let line = serde_json::to_string(&Reply::Phase { phase: Phase::Dump }).unwrap();
         assert_eq!(line, r#"{"reply":"phase","phase":"dump"}"#);
+        let sent = Reply::Sent { bytes: Bytes(5), expected: Bytes(9) };
+        assert_eq!(serde_json::to_string(&sent).unwrap(), r#"{"reply":"sent","bytes":5,"expected":9}"#);
+        assert!(!sent.is_final() && !Reply::RollingBack.is_final() && Reply::Ending.is_final());
+        let cancel: Ask = serde_json::from_str(r#"{"ask":"cancel","workload":"video"}"#).unwrap();
+        assert!(matches!(cancel, Ask::Cancel { .. }));
         assert!(serde_json::from_str::<Ask>(r#"{"ask":"explode"}"#).is_err());
     }
 }

@@ -1,6 +1,6 @@
 //! `godwit migrate`: a workload of a running testbed to a node.
 
-use std::io::{IsTerminal, Write};
+use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use godwit_model::{MigrationRecord, Outcome};
@@ -8,27 +8,34 @@ use godwit_testbed::{Ask, Reply, ask};
 
 use crate::args::Migrate;
 use crate::failure::{BAD_INPUT, Fail, Failure, NOT_WELL, Result};
+use crate::view::MoveView;
 
 pub fn run(args: Migrate) -> Result {
-    let what = Ask::Migrate { workload: args.workload, to: args.node, strategy: args.strategy };
-    let progress = std::io::stderr().is_terminal();
+    let (what, wanted) = match (args.cancel, args.workload, args.node) {
+        (Some(workload), ..) => (Ask::Cancel { workload }, Outcome::RolledBack),
+        (None, Some(workload), Some(to)) => (Ask::Migrate { workload, to, strategy: args.strategy }, Outcome::Done),
+        (None, ..) => return Err(Failure::new(BAD_INPUT, "say what is to move and to where")),
+    };
+    let mut view = match std::io::stderr().is_terminal() {
+        true => MoveView::bar(),
+        false if args.json || args.events => MoveView::silent(),
+        false => MoveView::lines(),
+    };
     let reply = ask(&args.which.name, &what, |reply| {
-        if let (Reply::Phase { phase }, true) = (reply, progress) {
-            eprint!("\r\x1b[K{phase} …");
-            let _ = std::io::stderr().flush();
+        if args.events {
+            println!("{}", serde_json::to_string(reply).unwrap_or_default());
         }
+        view.reply(reply);
     });
-    if progress {
-        eprint!("\r\x1b[K");
-    }
+    view.leave();
     match reply.bad_input()? {
         Reply::Ended { record } => {
             if args.json {
                 println!("{}", serde_json::to_string_pretty(&record)?);
-            } else {
+            } else if !args.events {
                 print!("{}", sentence(&record));
             }
-            Ok(if record.outcome == Outcome::Done { ExitCode::SUCCESS } else { ExitCode::from(NOT_WELL) })
+            Ok(if record.outcome == wanted { ExitCode::SUCCESS } else { ExitCode::from(NOT_WELL) })
         }
         Reply::Refused { why } => Err(Failure::new(BAD_INPUT, why)),
         _ => Err(Failure::new(NOT_WELL, "the testbed ended before the migration did")),

@@ -32,7 +32,7 @@ fn table(live: &Live) -> String {
     text.push_str("\nWORKLOAD      NODE          SERVICE             STATE\n");
     for workload in &live.workloads {
         let state = match &workload.migrating {
-            Some((to, phase)) => format!("moving to {to}: {phase}"),
+            Some((to, phase)) => format!("moving to {to}: {phase}{}", crate::view::sent(workload)),
             None if workload.running => "running".into(),
             None => "ended".into(),
         };

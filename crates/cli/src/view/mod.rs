@@ -1,12 +1,14 @@
 //! What a person sees while a run goes on: a live panel below the lines in a terminal, the lines alone elsewhere.
 
 mod lines;
+mod moving;
 mod panel;
 
 use godwit_model::Time;
 use godwit_testbed::{Live, Observer, RunEvent};
 
-pub use panel::Panel;
+pub use moving::MoveView;
+pub use panel::{Panel, sent};
 
 use lines::{Lines, line};
 

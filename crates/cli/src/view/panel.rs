@@ -2,7 +2,7 @@
 
 use std::io::{self, Stderr, Write};
 
-use godwit_testbed::{Live, LiveNode};
+use godwit_testbed::{Live, LiveNode, LiveWorkload};
 use ratatui::backend::CrosstermBackend;
 use ratatui::crossterm::{cursor, execute};
 use ratatui::layout::{Constraint, Layout, Rect};
@@ -152,13 +152,20 @@ fn decisions(live: &Live) -> Vec<Line<'static>> {
     let mut lines = Vec::new();
     for workload in &live.workloads {
         let text = match (&workload.migrating, &workload.decision) {
-            (Some((to, phase)), _) => format!("{} moves to {to}: {phase}", workload.name),
+            (Some((to, phase)), _) => format!("{} moves to {to}: {phase}{}", workload.name, sent(workload)),
             (None, Some((decision, verdict))) => format!("{}: {verdict}: {}", workload.name, decision.reason),
             (None, None) => continue,
         };
         lines.push(Line::from(text));
     }
     lines
+}
+
+/// How much of a migration is sent, where that is known.
+pub fn sent(workload: &LiveWorkload) -> String {
+    let Some(sent) = workload.sent.filter(|sent| sent.expected.0 > 0) else { return String::new() };
+    let rounds = if sent.rounds > 0 { format!(", {} round(s)", sent.rounds) } else { String::new() };
+    format!("{rounds}, {} of {} sent", sent.bytes, sent.expected)
 }
 
 fn clients(live: &Live) -> Vec<Line<'static>> {
@@ -175,8 +182,8 @@ fn clients(live: &Live) -> Vec<Line<'static>> {
 mod tests {
     use std::collections::BTreeMap;
 
-    use godwit_model::{Load, NodeName, Rtt, Time, UserName, WorkloadName};
-    use godwit_testbed::{LiveClient, LiveWorkload};
+    use godwit_model::{Bytes, Load, NodeName, Rtt, Time, UserName, WorkloadName};
+    use godwit_testbed::{LiveClient, LiveSent};
     use ratatui::backend::TestBackend;
 
     use super::*;
@@ -202,6 +209,7 @@ mod tests {
                 service: "10.0.0.1:5555".into(),
                 running: true,
                 migrating: None,
+                sent: None,
                 decision: None,
             }],
             clients: vec![LiveClient {
@@ -216,6 +224,12 @@ mod tests {
         let mut terminal = Terminal::new(TestBackend::new(90, HEIGHT)).unwrap();
         terminal.draw(|frame| panel(frame, &live)).unwrap();
         let shown = terminal.backend().to_string();
+        let moving = LiveWorkload {
+            migrating: Some((NodeName::new("edge1").unwrap(), godwit_model::Phase::PreCopy)),
+            sent: Some(LiveSent { rounds: 2, bytes: Bytes(3 << 20), expected: Bytes(4 << 20) }),
+            ..live.workloads[0].clone()
+        };
+        assert_eq!(sent(&moving), ", 2 round(s), 3MiB of 4MiB sent");
         for expected in ["60 of 240 s", "● video", "30.0 ms", "worst gap 120 ms, 1000 answers, 0 broken"] {
             assert!(shown.contains(expected), "{expected} in\n{shown}");
         }

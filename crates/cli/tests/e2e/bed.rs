@@ -202,6 +202,11 @@ impl Drop for Bed {
     }
 }
 
+/// Whether further replies follow this one.
+fn is_progress(reply: &Value) -> bool {
+    ["phase", "sent", "round", "rolling-back"].iter().any(|kind| reply["reply"] == *kind)
+}
+
 /// The replies to what was asked.
 #[derive(Debug)]
 pub struct Asked {
@@ -224,7 +229,7 @@ impl Asked {
         while let Some(reply) = self.next_reply() {
             match reply["reply"].as_str() {
                 Some("phase") if reply["phase"] == phase => return Ok(()),
-                Some("phase") => {}
+                _ if is_progress(&reply) => {}
                 _ => return Err(reply),
             }
         }
@@ -235,7 +240,7 @@ impl Asked {
     pub fn end(mut self) -> Value {
         loop {
             match self.next_reply() {
-                Some(reply) if reply["reply"] == "phase" => {}
+                Some(reply) if is_progress(&reply) => {}
                 Some(reply) => return reply,
                 None => panic!("the testbed broke off"),
             }

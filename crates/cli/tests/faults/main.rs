@@ -8,6 +8,7 @@
 mod e2e;
 
 mod broken;
+mod cancelled;
 mod crashed;
 mod full;
 mod hold;
@@ -25,6 +26,8 @@ fn main() -> ExitCode {
         killed::the_frozen_container,
         killed::the_container_before_the_freeze,
         killed::the_container_while_nothing_moves,
+        cancelled::before_its_commit_the_service_runs_on_where_it_was,
+        cancelled::what_does_not_move_cannot_be_cancelled,
         full::the_target,
         full::the_source,
         full::the_target_s_memory,

@@ -123,7 +123,10 @@ impl<'a> Clock<'a> {
     /// The step's figures never go down, and it is not expected to send less than it has.
     fn sent(&mut self, bytes: Bytes, expected: Bytes) {
         let bytes = bytes.0.max(self.sending.0);
-        self.sending = (bytes, expected.0.max(bytes));
+        let sending = (bytes, expected.0.max(bytes));
+        if std::mem::replace(&mut self.sending, sending) == sending {
+            return;
+        }
         let (bytes, expected) = (self.sent_before + bytes, self.sent_before + self.sending.1);
         (self.observe)(Progress::Sent { bytes: Bytes(bytes), expected: Bytes(expected) });
     }

@@ -105,6 +105,7 @@ impl Registry {
             running: copy.container.is_running(node(&copy.node)),
             service: SocketAddr::new(copy.service.ip(), copy.container.port).to_string(),
             migrating: None,
+            sent: None,
             decision: None,
         };
         copies.into_iter().map(live).collect()
