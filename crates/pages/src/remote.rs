@@ -21,7 +21,7 @@
 //!
 //! A connection has no memory: whoever connects says what it lacks. So a link that was cut is resumed by connecting anew, and
 //! what was on its way is sent again. What a process waits for goes first, whatever else is queued; then its
-//! neighbourhood, then what was written last, then the rest. Little is under way at any time ([`Window`]), so that what is
+//! neighbourhood, then what was written last, then the rest. Little is under way at any time (`Window`), so that what is
 //! wanted has no long queue before it.
 
 mod client;
