@@ -28,6 +28,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             node,
             listen: Listen::Unix(format!("{dir}/agent.sock").into()),
             data: Ipv4Addr::LOCALHOST.into(),
+            data_identity: None,
             state: dir.into(),
             memory: None,
             node_init: None,

@@ -146,7 +146,7 @@ impl Agent {
             | Step::TargetSettle
             | Step::TargetAbort => {
                 let worker = self.target(&migration)?;
-                let reply = target_step(&worker, step, Bytes(request.needs), request.plan).await;
+                let reply = target_step(&worker, step, Bytes(request.needs), request.plan, request.source).await;
                 if matches!(step, Step::TargetSettle | Step::TargetAbort) && reply.is_ok() {
                     self.targets.over(id);
                 }
@@ -231,7 +231,13 @@ async fn source_step(
     panicked(worker.run(move |work| flat(work, simple)).await).map(nothing)
 }
 
-async fn target_step(worker: &Worker<Work<TargetWork>>, step: Step, needs: Bytes, plan: String) -> Result<StepReply> {
+async fn target_step(
+    worker: &Worker<Work<TargetWork>>,
+    step: Step,
+    needs: Bytes,
+    plan: String,
+    source: String,
+) -> Result<StepReply> {
     let simple = match step {
         Step::TargetPreflight => {
             return panicked(worker.run(move |work| flat(work, |work| work.preflight(needs))).await).map(nothing);
@@ -239,7 +245,7 @@ async fn target_step(worker: &Worker<Work<TargetWork>>, step: Step, needs: Bytes
         Step::TargetStage => {
             let plan = serde_json::from_str(&plan)
                 .map_err(|e| PartError::caused_by("the source's restore plan is not understood", e))?;
-            let meeting = panicked(worker.run(move |work| flat(work, |work| work.stage(&plan))).await)?;
+            let meeting = panicked(worker.run(move |work| flat(work, |work| work.stage(&plan, &source))).await)?;
             return Ok(StepReply { meeting: Some(meeting), ..StepReply::default() });
         }
         Step::TargetReceived => TargetWork::received,

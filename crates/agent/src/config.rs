@@ -3,10 +3,12 @@
 use std::fs;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use godwit_criu::NodeEnv;
 use godwit_migration::PartError;
 use godwit_model::{Bytes, NodeName};
+use godwit_transport::{Credentials, Peer};
 use serde::{Deserialize, Serialize};
 
 /// One agent: its node, where it is asked, and where it keeps things. As JSON for `godwit agent`.
@@ -18,6 +20,10 @@ pub struct AgentConfig {
     pub listen: Listen,
     /// The node's address on the network over which state travels.
     pub data: IpAddr,
+    /// The directory with the node's credentials (`godwit_transport::Credentials`) for that network; without them state
+    /// travels in the clear, from whoever knows the word.
+    #[serde(default)]
+    pub data_identity: Option<PathBuf>,
     /// Below it: `images/` (of checkpoints; should be on a tmpfs), `bundles/WORKLOAD`. A path of the node.
     pub state: PathBuf,
     /// How much memory the node has, where that is to be heeded.
@@ -63,6 +69,17 @@ impl AgentConfig {
     /// Where this process finds the images of a migration.
     pub(crate) fn images(&self, workload: &str, id: u64) -> PathBuf {
         self.env().host_path(self.state.join("images").join(format!("{workload}-{id}")))
+    }
+
+    /// Who the stream of a migration comes from or goes to: that node and no other.
+    pub(crate) fn peer(&self, node: &str) -> Result<Peer, PartError> {
+        let Some(dir) = &self.data_identity else { return Ok(Peer::Plain) };
+        if node.is_empty() {
+            return Err(PartError::new("the other agent does not say its name: it is of an older release"));
+        }
+        let own = Credentials::read_from(dir, self.node.as_str());
+        let own = own.map_err(|e| PartError::caused_by("use the node's credentials", e))?;
+        Ok(Peer::Node { own: Arc::new(own), name: node.into() })
     }
 
     /// A workload's bundle, as the node sees it.

@@ -40,10 +40,16 @@ pub(crate) struct Serving {
 
 impl Door {
     /// Opens one at an address of the source, and notes it among the images in `dir`. `hot` goes over first.
-    pub(crate) fn open(at: IpAddr, members: &[Member], hot: Ranges, dir: &Path) -> Result<Serving, PartError> {
+    pub(crate) fn open(
+        node: &str,
+        at: IpAddr,
+        members: &[Member],
+        hot: Ranges,
+        dir: &Path,
+    ) -> Result<Serving, PartError> {
         let memory = ProcessMemory::open(members.iter().map(|member| (member.pid, member.host_pid)));
         let memory = memory.map_err(|e| PartError::caused_by("open its memory", e))?;
-        let (waiting, Meeting { address, word }) = meeting::await_source(at)?;
+        let (waiting, Meeting { address, word, .. }) = meeting::await_source(node, at)?;
         let door = serde_json::to_vec(&Self { address, word }).expect("no maps");
         fs::write(dir.join(FILE), door).map_err(|e| PartError::caused_by(format!("write {FILE}"), e))?;
         let line = HangUp::default();

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
-use std::net::TcpStream;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -77,7 +76,7 @@ impl Copying {
         &mut self,
         rounds: Rounds,
         members: &dyn Fn() -> godwit_criu::Result<Vec<Member>>,
-        stream: &mut Sender<TcpStream>,
+        stream: &mut Sender,
         told: &mut dyn FnMut(Told) -> bool,
     ) -> Result<(), PartError> {
         let (start, begun) = (Instant::now(), stream.bytes());
@@ -116,13 +115,13 @@ impl Copying {
     }
 
     /// In the freeze: what was written last.
-    pub(crate) fn last(&mut self, members: &[Member], stream: &mut Sender<TcpStream>) -> Result<CopyRound, PartError> {
+    pub(crate) fn last(&mut self, members: &[Member], stream: &mut Sender) -> Result<CopyRound, PartError> {
         self.scan(members)?;
         self.copy(members, stream, &mut |_| true)
     }
 
     /// In the freeze: what was written last stays here, and the target forgets what it has of it. Returns it, to be fetched.
-    pub(crate) fn leave(&mut self, members: &[Member], stream: &mut Sender<TcpStream>) -> Result<Ranges, PartError> {
+    pub(crate) fn leave(&mut self, members: &[Member], stream: &mut Sender) -> Result<Ranges, PartError> {
         self.scan(members)?;
         let mut left = Ranges::new();
         for (host_pid, found) in std::mem::take(&mut self.pending) {
@@ -152,7 +151,7 @@ impl Copying {
     fn copy(
         &mut self,
         members: &[Member],
-        stream: &mut Sender<TcpStream>,
+        stream: &mut Sender,
         tell: &mut dyn FnMut(Bytes) -> bool,
     ) -> Result<CopyRound, PartError> {
         let (start, before) = (Instant::now(), stream.bytes());
@@ -170,7 +169,7 @@ impl Copying {
         &mut self,
         member: &Member,
         found: Found,
-        stream: &mut Sender<TcpStream>,
+        stream: &mut Sender,
         tell: &mut dyn FnMut(Bytes) -> bool,
     ) -> Result<(), PartError> {
         let failed = |error| PartError::caused_by("send memory", error);
@@ -214,7 +213,7 @@ fn merged(mut ranges: Vec<PageRange>) -> Vec<PageRange> {
 }
 
 /// Runs of pages that are zero go over as a range, the others as they are.
-fn send(pid: i32, start: u64, bytes: &[u8], stream: &mut Sender<TcpStream>) -> Result<(), StreamError> {
+fn send(pid: i32, start: u64, bytes: &[u8], stream: &mut Sender) -> Result<(), StreamError> {
     let mut pages = bytes.chunks(PAGE as usize).map(is_zero).enumerate().peekable();
     while let Some((first, zero)) = pages.next() {
         let mut after = first + 1;

@@ -137,7 +137,8 @@ impl Target for RemoteTarget {
     /// Also joins the two agents: the stream is there before the freeze.
     fn stage(&mut self) -> Result<(), PartError> {
         let plan = self.plan.borrow().clone();
-        let request = StepRequest { plan, ..ask(&self.migration, Step::TargetStage) };
+        let source = self.source.node().as_str().to_owned();
+        let request = StepRequest { plan, source, ..ask(&self.migration, Step::TargetStage) };
         let meeting = self.agent.step(request, STAGE_LIMIT + GRACE)?.meeting;
         let request = StepRequest { meeting, ..ask(&self.migration, Step::SourceConnect) };
         self.source.step(request, STAGE_LIMIT + GRACE).map(drop)

@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::io;
-use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -37,7 +36,7 @@ pub(crate) struct SourceWork {
     workload: String,
     strategy: Strategy,
     images: PathBuf,
-    stream: Option<Sender<TcpStream>>,
+    stream: Option<Sender>,
     /// What came of sending, which begins as soon as there is something to send.
     sent: Option<Result<Bytes, PartError>>,
     state: SourceState,
@@ -106,8 +105,9 @@ impl SourceWork {
 
     /// Joins the stream to the target, which awaits it.
     pub(crate) fn connect(&mut self, meeting: &Meeting) -> Result<(), PartError> {
-        let stream = meeting::join(meeting)?;
-        self.stream = Some(Sender::new(stream).map_err(|e| PartError::caused_by("start to send", e))?);
+        let peer = self.config.peer(&meeting.node)?;
+        let sender = Sender::open(meeting::join(meeting)?, peer, meeting::options());
+        self.stream = Some(sender.map_err(|e| PartError::caused_by("start to send", e))?);
         Ok(())
     }
 
@@ -174,7 +174,7 @@ impl SourceWork {
             }
         }
         if follows {
-            self.serving = Some(Door::open(self.config.data, &members, hot, &self.images)?);
+            self.serving = Some(Door::open(self.config.node.as_str(), self.config.data, &members, hot, &self.images)?);
         }
         Ok(last)
     }

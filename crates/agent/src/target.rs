@@ -13,10 +13,10 @@ use godwit_migration::PartError;
 use godwit_model::{Bytes, Strategy};
 use godwit_pages::remote::{PageSource, Patience, RemotePages};
 use godwit_pages::{FillOptions, LazyHandler, PageStore};
-use godwit_transport::{NoPages, Receiver, StreamError};
+use godwit_transport::{Ender, NoPages, Receiver};
 
 use crate::config::AgentConfig;
-use crate::meeting::{self, HangUp};
+use crate::meeting;
 use crate::paging::Door;
 use crate::precopy::Kept;
 use crate::source::{illegal, memory_mode, part, remove_dir};
@@ -37,7 +37,7 @@ enum TargetState {
 /// Images and memory on their way in, on a thread of its own.
 struct Receiving {
     result: mpsc::Receiver<Result<Bytes, PartError>>,
-    hang_up: HangUp,
+    ender: Ender,
 }
 
 /// The workload on the node to which it goes.
@@ -79,7 +79,7 @@ impl TargetWork {
         self.config.must_fit(&self.workload, needs)
     }
 
-    pub(crate) fn stage(&mut self, plan: &RestorePlan) -> Result<Meeting, PartError> {
+    pub(crate) fn stage(&mut self, plan: &RestorePlan, source: &str) -> Result<Meeting, PartError> {
         let images = ImagesDir::create(&self.images).map_err(part("make room for the images"))?;
         let restore = PreparedRestore::new(
             &self.config.env(),
@@ -94,13 +94,14 @@ impl TargetWork {
         )
         .map_err(part("prepare the restore"))?;
         self.state = TargetState::Prepared(restore);
-        self.receive()
+        self.receive(source)
     }
 
-    /// Starts to receive from whoever comes to the meeting.
-    fn receive(&mut self) -> Result<Meeting, PartError> {
-        let (waiting, meeting) = meeting::await_source(self.config.data)?;
-        let dir = self.images.clone();
+    /// Starts to receive from the node that comes to the meeting.
+    fn receive(&mut self, source: &str) -> Result<Meeting, PartError> {
+        let (waiting, meeting) = meeting::await_source(self.config.node.as_str(), self.config.data)?;
+        let receiver = Receiver::listen(waiting, self.config.peer(source)?, meeting::options(), &self.images);
+        let ender = receiver.ender();
         let mut kept = match self.strategy {
             Strategy::StopCopy => None,
             Strategy::PreCopy | Strategy::PostCopy => {
@@ -114,25 +115,17 @@ impl TargetWork {
             }
         };
         let (done, result) = mpsc::channel();
-        let hang_up = HangUp::default();
-        let line = hang_up.clone();
         let receive = move || {
-            let accepted = waiting.accept(&line).map_err(|e| PartError::caused_by("await the source", e));
-            let received = accepted.and_then(|mut incoming| {
-                let received: Result<Bytes, StreamError> = match &mut kept {
-                    Some(kept) => Receiver::new(&mut incoming, &dir).run(kept),
-                    None => Receiver::new(&mut incoming, &dir).run(&mut NoPages),
-                };
-                received.map_err(|e| PartError::caused_by("receive the images", e))
-            });
-            // The source hears of a failure at once, and does not wait for an answer.
-            line.now();
+            let received = match &mut kept {
+                Some(kept) => receiver.run(kept),
+                None => receiver.run(&mut NoPages),
+            };
             // Nobody may be left to be told.
-            let _ = done.send(received);
+            let _ = done.send(received.map_err(|e| PartError::caused_by("receive the images", e)));
         };
         let thread = thread::Builder::new().name("images".into()).spawn(receive);
         thread.map_err(|e: io::Error| PartError::caused_by("start to receive", e))?;
-        self.receiving = Some(Receiving { result, hang_up });
+        self.receiving = Some(Receiving { result, ender });
         Ok(meeting)
     }
 
@@ -256,7 +249,7 @@ impl TargetWork {
     pub(crate) fn abort(&mut self) -> Result<(), PartError> {
         // Ends the receiver, if the source never sent.
         if let Some(receiving) = self.receiving.take() {
-            receiving.hang_up.now();
+            receiving.ender.end("the migration is rolled back");
             // Until it is through with the directory that is about to be removed.
             let _ = receiving.result.recv();
         }

@@ -112,6 +112,9 @@ pub(crate) struct StepRequest {
     /// For the connection.
     #[prost(message, optional, tag = "5")]
     pub meeting: Option<Meeting>,
+    /// For the target's stage: the source's node, whose certificate the target has to see.
+    #[prost(string, tag = "6")]
+    pub source: String,
 }
 
 /// Where a target awaits its source, and the word by which it knows it.
@@ -121,6 +124,9 @@ pub(crate) struct Meeting {
     pub address: String,
     #[prost(bytes = "vec", tag = "2")]
     pub word: Vec<u8>,
+    /// The target's node: whose certificate the source has to see.
+    #[prost(string, tag = "3")]
+    pub node: String,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]

@@ -22,6 +22,7 @@ fn agent(listen: Listen, state: &Path) {
         node: node("edge1"),
         listen,
         data: Ipv4Addr::LOCALHOST.into(),
+        data_identity: None,
         state: state.into(),
         memory: None,
         node_init: None,

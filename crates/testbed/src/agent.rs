@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use godwit_agent::{Address, AgentClient, AgentConfig, CallError, Listen, NodeMemory};
 use godwit_criu::{Cancel, Limit, NodeChild, NodeEnv};
 use godwit_model::NodeName;
+use godwit_transport::{Authority, IdentityError};
 
 use crate::container::PROGRAM;
 use crate::network::NodeNet;
@@ -45,6 +46,15 @@ pub enum AgentError {
         #[source]
         source: std::io::Error,
     },
+    /// What it shows other agents.
+    #[error("the credentials of node {node}")]
+    Identity {
+        /// Whose.
+        node: NodeName,
+        /// Why.
+        #[source]
+        source: IdentityError,
+    },
     /// It started and does not answer.
     #[error("the agent does not answer (what it said is in {log})")]
     Silent {
@@ -69,15 +79,21 @@ pub(crate) struct NodeAgent {
 
 impl NodeAgent {
     /// Starts it in its node; returns when it answers. What it says goes to `log`.
-    pub(crate) fn start(node: &Node, net: &NodeNet, log: &Path) -> Result<Self, AgentError> {
+    pub(crate) fn start(node: &Node, net: &NodeNet, authority: &Authority, log: &Path) -> Result<Self, AgentError> {
         let name = node.name().clone();
         let here = |source| AgentError::Here { node: name.clone(), source };
         let start = |source| AgentError::Start { node: name.clone(), source };
         let socket = Path::new(STATE_DIR).join("agent.sock");
+        // Read by the agent at every migration, and made anew with every node: on the node's own tmpfs, for root alone.
+        let identity = Path::new(STATE_DIR).join("identity");
+        let credentials = authority.issue(name.as_str());
+        let written = credentials.and_then(|credentials| credentials.write_to(&node.host_path(&identity)));
+        written.map_err(|source| AgentError::Identity { node: name.clone(), source })?;
         let config = AgentConfig {
             node: name.clone(),
             listen: Listen::Unix(socket.clone()),
             data: net.backhaul().into(),
+            data_identity: Some(identity),
             state: STATE_DIR.into(),
             memory: Some(NodeMemory { size: node.size().memory, stat: node.cgroup().memory_stat() }),
             node_init: None,

@@ -60,6 +60,9 @@ pub enum TestbedError {
     /// A node's agent.
     #[error(transparent)]
     Agent(#[from] AgentError),
+    /// Who vouches for the nodes.
+    #[error("make the authority of the testbed's nodes")]
+    Authority(#[source] godwit_transport::IdentityError),
     /// A cgroup.
     #[error(transparent)]
     Cgroup(#[from] CgroupError),

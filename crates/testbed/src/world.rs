@@ -17,6 +17,7 @@ use godwit_migration::{Cancel, Ended, Parts, Progress, Request, Retries, SqliteJ
 use godwit_model::{Bytes, NodeName, Outcome, StrategyChoice, UserName, WorkloadKind, WorkloadName};
 use godwit_net::Backend;
 use godwit_scenario::Scenario;
+use godwit_transport::Authority;
 
 use crate::agent::{AgentError, NodeAgent};
 use crate::cgroup::Cgroup;
@@ -62,6 +63,8 @@ pub struct Testbed {
     image: PathBuf,
     // Dropped in this order: agents, processes, then the networks that they are in, then the files.
     agents: BTreeMap<NodeName, NodeAgent>,
+    /// Vouches for the nodes, among each other; its key is nowhere but here.
+    authority: Authority,
     nodes: BTreeMap<NodeName, Node>,
     checkpoints: Registry,
     network: Network,
@@ -150,11 +153,13 @@ impl Testbed {
         let network = Network::create(&config.name, &nodes, &users, &workloads, config.links)?;
         go_on()?;
 
+        let authority = Authority::new().map_err(TestbedError::Authority)?;
         let mut testbed = Self {
             containers: scenario.workloads.iter().map(|w| (w.name.clone(), Container::new(w))).collect(),
             placement: Mutex::default(),
             journal: Mutex::new(journal),
             agents: BTreeMap::new(),
+            authority,
             nodes: BTreeMap::new(),
             checkpoints: Registry::default(),
             image: config.image.clone(),
@@ -207,7 +212,7 @@ impl Testbed {
             container.prepare(&node, &self.network)?;
         }
         let log = self.run_dir.path().join("nodes").join(format!("{name}.agent.log"));
-        self.agents.insert(name.clone(), NodeAgent::start(&node, self.network.node(name), &log)?);
+        self.agents.insert(name.clone(), NodeAgent::start(&node, self.network.node(name), &self.authority, &log)?);
         self.nodes.insert(name.clone(), node);
         Ok(())
     }

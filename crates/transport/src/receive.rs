@@ -1,180 +1,270 @@
 //! The receiving side.
 
-use std::fs::File;
-use std::io::{Read, Write};
-use std::path::Path;
+mod meeting;
+mod taking;
+
+use std::cell::Cell;
+use std::io;
+use std::net::TcpStream;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use godwit_model::Bytes;
 
-use super::{CHUNK, END, FILE, FORGET, MAGIC, PAGE, PAGES, SYNC, StreamError, VERSION, ZERO, corrupt, io_error};
+use crate::connect::{Incoming, Once};
+use crate::error::{Broken, StreamError, corrupt, io_error};
+use crate::frame::{self, ALIVE, BYE, Buffered, CANCEL, HEAD};
+use crate::hello::Features;
+use crate::options::{Options, Peer};
+use crate::progress::Progress;
+use crate::requests::{Back, Pager};
+use crate::sink::PageSink;
+use crate::v1;
+use crate::wire::{Stream, Wire};
+use meeting::{Door, Met};
+use taking::{After, Session};
 
-/// Takes in what is sent of a process's memory.
-pub trait PageSink {
-    /// Whole pages.
-    fn pages(&mut self, pid: i32, addr: u64, pages: &[u8]) -> Result<(), StreamError>;
-    /// So many bytes are zero.
-    fn zero(&mut self, pid: i32, addr: u64, len: u64) -> Result<(), StreamError>;
-    /// Nothing is mapped there any more.
-    fn forget(&mut self, pid: i32, addr: u64, len: u64) -> Result<(), StreamError>;
+/// What was taken in is confirmed each so many bytes.
+const CONFIRM: usize = 1 << 20;
+
+/// Receives what a [`Sender`](crate::Sender) sends; see the crate.
+pub struct Receiver {
+    incoming: Box<dyn Incoming>,
+    resumable: bool,
+    peer: Peer,
+    options: Options,
+    dir: PathBuf,
+    back: Arc<Back>,
+    progress: Arc<Progress>,
 }
 
-/// Expects files only.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct NoPages;
-
-impl PageSink for NoPages {
-    fn pages(&mut self, _: i32, _: u64, _: &[u8]) -> Result<(), StreamError> {
-        Err(corrupt("pages came where only files were expected"))
-    }
-    fn zero(&mut self, _: i32, _: u64, _: u64) -> Result<(), StreamError> {
-        self.pages(0, 0, &[])
-    }
-    fn forget(&mut self, _: i32, _: u64, _: u64) -> Result<(), StreamError> {
-        self.pages(0, 0, &[])
+impl std::fmt::Debug for Receiver {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Receiver").field("dir", &self.dir).field("peer", &self.peer).finish_non_exhaustive()
     }
 }
 
-/// Receives what a [`Sender`](super::Sender) sends; see the module.
-#[derive(Debug)]
-pub struct Receiver<'a, S> {
-    stream: &'a mut S,
-    dir: &'a Path,
-    buffer: Vec<u8>,
-    files: u32,
-    bytes: u64,
-}
+impl Receiver {
+    /// From a connection that is there, in the clear, once: for tests within a process. Files go into `dir`, which must
+    /// exist and have none of their names yet.
+    pub fn new(stream: TcpStream, dir: impl Into<PathBuf>) -> Self {
+        let receiver = Self::listen(Once(Some(stream)), Peer::Plain, Options::default(), dir);
+        Self { resumable: false, ..receiver }
+    }
 
-impl<'a, S: Read + Write> Receiver<'a, S> {
-    /// Files go into `dir`, which must exist and have none of their names yet.
-    pub fn new(stream: &'a mut S, dir: &'a Path) -> Self {
-        Self { stream, dir, buffer: vec![0; CHUNK], files: 0, bytes: 0 }
+    /// From whoever calls and is that peer. Files go into `dir`, which must exist and have none of their names yet.
+    pub fn listen(incoming: impl Incoming, peer: Peer, options: Options, dir: impl Into<PathBuf>) -> Self {
+        let (back, progress) = (Arc::default(), Arc::default());
+        Self { incoming: Box::new(incoming), resumable: true, peer, options, dir: dir.into(), back, progress }
+    }
+
+    /// To ask the sender for pages, from any thread.
+    pub fn pager(&self) -> Pager {
+        Pager(Arc::clone(&self.back))
+    }
+
+    /// Ends the session from any thread, also while nobody has called yet.
+    pub fn ender(&self) -> Ender {
+        Ender(Arc::clone(&self.back))
+    }
+
+    /// Counters, for any thread.
+    pub fn progress(&self) -> Arc<Progress> {
+        Arc::clone(&self.progress)
     }
 
     /// Receives everything; returns the bytes of its contents.
-    pub fn run(mut self, pages: &mut dyn PageSink) -> Result<Bytes, StreamError> {
-        let mut hello = [0; 6];
-        self.take(&mut hello)?;
-        if &hello[..5] != MAGIC {
-            return Err(corrupt("this is no stream of a migration"));
-        }
-        if hello[5] != VERSION {
-            return Err(StreamError::Version { theirs: hello[5] });
-        }
-        loop {
-            let mut kind = [0];
-            self.take(&mut kind)?;
-            match kind[0] {
-                FILE => self.file()?,
-                PAGES => self.pages(pages)?,
-                ZERO | FORGET => {
-                    let (pid, addr, len) = self.range()?;
-                    if kind[0] == ZERO { pages.zero(pid, addr, len)? } else { pages.forget(pid, addr, len)? }
-                }
-                SYNC => {
-                    let mut answer = [SYNC; 9];
-                    self.take(&mut answer[1..])?;
-                    self.answer(&answer)?;
-                }
-                END => break,
-                other => return Err(corrupt(format!("a frame of unknown kind {other}"))),
+    ///
+    /// # Errors
+    /// Nobody called; the connection did not come back; either side gave up; something came that was not sent.
+    pub fn run(mut self, sink: &mut dyn PageSink) -> Result<Bytes, StreamError> {
+        let (back, progress) = (Arc::clone(&self.back), Arc::clone(&self.progress));
+        let door = Door { peer: &self.peer, options: &self.options, progress: &progress, back: &back };
+        let (wire, call) = match door.meet(&mut *self.incoming, None, self.options.connect)? {
+            Met::First(wire) => return v1::Receiver::new(&mut Stream(wire), &self.dir).run(sink),
+            Met::Second(wire, call) => (wire, call),
+        };
+        let mut session = Session::new(call.session, call.features, call.slots, self.dir.clone())?;
+        let received = receive(&door, &mut *self.incoming, wire, &mut session, sink);
+        let wire = match received {
+            Ok(wire) => wire,
+            Err(error) => {
+                let error = back.cancelled().unwrap_or(error);
+                back.give_up(&error.chain());
+                return Err(error);
             }
+        };
+        let bytes = Bytes(session.bytes);
+        if self.resumable {
+            self.linger(session, wire);
         }
-        let mut end = [0; 12];
-        self.take(&mut end)?;
-        let (files, bytes) = (le_u32(&end[..4]), le_u64(&end[4..]));
-        if (files, bytes) != (self.files, self.bytes) {
-            let came = format!("{} files and {} bytes came", self.files, self.bytes);
-            return Err(corrupt(format!("{came}, {files} and {bytes} were sent")));
-        }
-        self.answer(&[END])?;
-        Ok(Bytes(self.bytes))
+        Ok(bytes)
     }
 
-    fn take(&mut self, into: &mut [u8]) -> Result<(), StreamError> {
-        self.stream.read_exact(into).map_err(io_error("the stream ended early"))
-    }
-
-    fn answer(&mut self, answer: &[u8]) -> Result<(), StreamError> {
-        self.stream.write_all(answer).and_then(|()| self.stream.flush()).map_err(io_error("the sender is gone"))
-    }
-
-    fn check(&mut self, crc: crc32fast::Hasher, what: &str) -> Result<(), StreamError> {
-        let mut said = [0; 4];
-        self.take(&mut said)?;
-        if le_u32(&said) == crc.finalize() { Ok(()) } else { Err(corrupt(format!("{what} arrived damaged"))) }
-    }
-
-    fn pages(&mut self, sink: &mut dyn PageSink) -> Result<(), StreamError> {
-        let mut head = [0; 16];
-        self.take(&mut head)?;
-        let (pid, addr, len) = (le_u32(&head[..4]) as i32, le_u64(&head[4..12]), le_u32(&head[12..]) as usize);
-        if !addr.is_multiple_of(PAGE) || !(len as u64).is_multiple_of(PAGE) || len > CHUNK {
-            return Err(corrupt(format!("{len} bytes at {addr:#x} are no pages")));
+    /// The sender may not have heard that all was taken in: it is told again, until it has or does not ask any more.
+    fn linger(self, session: Session, wire: Arc<Wire>) {
+        let Self { mut incoming, peer, options, back, progress, .. } = self;
+        let farewell = move || {
+            let door = Door { peer: &peer, options: &options, progress: &progress, back: &back };
+            let mut wire = wire;
+            let deadline = Instant::now() + options.resume;
+            while !said_bye(&wire, &options) {
+                let left = deadline.saturating_duration_since(Instant::now());
+                match door.meet(&mut *incoming, Some(&session), left) {
+                    Ok(Met::Second(next, ..)) => wire = next,
+                    _ => return,
+                }
+            }
+        };
+        // Without it, a sender that lost the last confirmation fails, which is what it would do without any resumption.
+        let started = thread::Builder::new().name("farewell".into()).spawn(farewell);
+        if let Err(error) = started {
+            tracing::debug!(%error, "the sender is not waited for");
         }
-        let mut buffer = std::mem::take(&mut self.buffer);
-        self.take(&mut buffer[..len])?;
-        let mut crc = crc32fast::Hasher::new();
-        crc.update(&head);
-        crc.update(&buffer[..len]);
-        self.check(crc, "memory")?;
-        sink.pages(pid, addr, &buffer[..len])?;
-        self.buffer = buffer;
-        self.bytes += len as u64;
-        Ok(())
-    }
-
-    fn range(&mut self) -> Result<(i32, u64, u64), StreamError> {
-        let mut head = [0; 20];
-        self.take(&mut head)?;
-        let mut crc = crc32fast::Hasher::new();
-        crc.update(&head);
-        self.check(crc, "a range of memory")?;
-        let (addr, len) = (le_u64(&head[4..12]), le_u64(&head[12..]));
-        if !addr.is_multiple_of(PAGE) || !len.is_multiple_of(PAGE) || addr.checked_add(len).is_none() {
-            return Err(corrupt(format!("{len} bytes at {addr:#x} are no pages")));
-        }
-        Ok((le_u32(&head[..4]) as i32, addr, len))
-    }
-
-    fn file(&mut self) -> Result<(), StreamError> {
-        let mut name_length = [0; 2];
-        self.take(&mut name_length)?;
-        let mut name = vec![0; usize::from(u16::from_le_bytes(name_length))];
-        self.take(&mut name)?;
-        let mut length = [0; 8];
-        self.take(&mut length)?;
-        let mut crc = crc32fast::Hasher::new();
-        crc.update(&name_length);
-        crc.update(&name);
-        crc.update(&length);
-        let name = String::from_utf8(name).map_err(|_| corrupt("a file name is not UTF-8"))?;
-        if name.is_empty() || name == "." || name == ".." || name.contains(['/', '\0']) {
-            return Err(corrupt(format!("{name:?} is no plain file name")));
-        }
-        let length = le_u64(&length);
-        let mut file = File::create_new(self.dir.join(&name)).map_err(io_error(format!("create {name}")))?;
-        let full = || io_error(format!("write {name} (is the target's memory or disk full?)"));
-        let mut buffer = std::mem::take(&mut self.buffer);
-        let mut left = length;
-        while left > 0 {
-            let want = buffer.len().min(usize::try_from(left).unwrap_or(usize::MAX));
-            self.take(&mut buffer[..want])?;
-            crc.update(&buffer[..want]);
-            file.write_all(&buffer[..want]).map_err(full())?;
-            left -= want as u64;
-        }
-        self.buffer = buffer;
-        self.check(crc, &name)?;
-        self.files += 1;
-        self.bytes += length;
-        Ok(())
     }
 }
 
-fn le_u32(bytes: &[u8]) -> u32 {
-    u32::from_le_bytes(bytes.try_into().expect("4 bytes"))
+/// Ends a receiver's session from any thread: [`Receiver::run`] and the sender get [`StreamError::Cancelled`].
+#[derive(Debug, Clone)]
+pub struct Ender(Arc<Back>);
+
+impl Ender {
+    /// Ends it.
+    pub fn end(&self, why: &str) {
+        self.0.cancel(why);
+    }
 }
 
-fn le_u64(bytes: &[u8]) -> u64 {
-    u64::from_le_bytes(bytes.try_into().expect("8 bytes"))
+/// Takes in all that comes, over as many connections as it takes; the last one.
+fn receive(
+    door: &Door<'_>,
+    incoming: &mut dyn Incoming,
+    mut wire: Arc<Wire>,
+    session: &mut Session,
+    sink: &mut dyn PageSink,
+) -> Result<Arc<Wire>, StreamError> {
+    loop {
+        door.back.up(Arc::clone(&wire), session.features.has(Features::REQUESTS));
+        let mut next = None;
+        let ended = listen(door, incoming, &wire, session, sink, &mut next);
+        let error = match ended {
+            Ok(()) => return Ok(wire),
+            Err(Broken::Session(error)) => return Err(error),
+            Err(Broken::Link(error)) => error,
+        };
+        door.back.down();
+        wire.shut_down();
+        if let Some(cancelled) = door.back.cancelled() {
+            return Err(cancelled);
+        }
+        if let Some(next) = next {
+            wire = next;
+            continue;
+        }
+        tracing::info!(error = error.chain(), "the connection broke; the sender may take it up again");
+        let within = door.options.resume;
+        match door.meet(incoming, Some(session), within) {
+            Ok(Met::Second(next, ..)) => wire = next,
+            Ok(Met::First(_)) => return Err(corrupt("another version took the session up")),
+            Err(cancelled @ StreamError::Cancelled(_)) => return Err(cancelled),
+            // It cannot come back: what broke it is what there is to say.
+            Err(StreamError::Io { source, .. }) if source.kind() == io::ErrorKind::Unsupported => return Err(error),
+            Err(_) => return Err(StreamError::Lost { within_ms: within.as_millis(), source: Box::new(error) }),
+        }
+    }
+}
+
+/// Takes in what comes over one connection, until the end. `next` is a connection that the sender made meanwhile.
+fn listen(
+    door: &Door<'_>,
+    incoming: &mut dyn Incoming,
+    wire: &Wire,
+    session: &mut Session,
+    sink: &mut dyn PageSink,
+    next: &mut Option<Arc<Wire>>,
+) -> Result<(), Broken> {
+    let heard = Cell::new(Instant::now());
+    let mut buffered = Buffered::new(|into: &mut [u8]| wire.read(into));
+    let mut payload = Vec::new();
+    let mut unconfirmed = 0;
+    let stall = door.options.stall;
+    loop {
+        let mut idle = || {
+            if heard.get().elapsed() >= stall {
+                let silent =
+                    io::Error::new(io::ErrorKind::TimedOut, format!("nothing came for {} ms", stall.as_millis()));
+                return Err(Broken::Link(io_error("the sender is silent")(silent)));
+            }
+            if std::mem::take(&mut unconfirmed) > 0 {
+                door.back.confirm(session.received)
+            } else {
+                door.back.alive()
+            }
+            // The sender may know sooner than this side that the connection is no good.
+            if let Ok(socket) = incoming.next(Duration::ZERO)
+                && let Ok(Met::Second(wire, ..)) = door.greet(socket, Some(session), door.options.connect)
+            {
+                *next = Some(wire);
+                return Err(Broken::Link(io_error("the sender called again")(io::ErrorKind::ConnectionAborted.into())));
+            }
+            Ok(())
+        };
+        let head =
+            frame::read(&mut |into| buffered.take(into, &mut idle, &mut || heard.set(Instant::now())), &mut payload)?;
+        match head.kind {
+            ALIVE | BYE => continue,
+            CANCEL => {
+                let why = String::from_utf8_lossy(&payload).into_owned();
+                return Err(Broken::Session(StreamError::Cancelled(format!("by the sender: {why}"))));
+            }
+            other if other >= frame::LOOSE => {
+                tracing::debug!(kind = other, "a frame of a later release");
+                continue;
+            }
+            _ => {}
+        }
+        let after = session.take(head, &payload, sink, door.back, door.progress).map_err(Broken::Session)?;
+        unconfirmed += HEAD + payload.len() + 4;
+        if after != After::GoOn || unconfirmed >= CONFIRM {
+            unconfirmed = 0;
+            door.back.confirm(session.received);
+        }
+        if after == After::Ended {
+            return Ok(());
+        }
+    }
+}
+
+/// Whether the sender has said that it knows.
+fn said_bye(wire: &Wire, options: &Options) -> bool {
+    let deadline = Instant::now() + options.stall;
+    let mut buffered = Buffered::new(|into: &mut [u8]| wire.read(into));
+    let mut payload = Vec::new();
+    let mut idle = || {
+        let late = || io_error("the sender says nothing")(io::ErrorKind::TimedOut.into());
+        if Instant::now() < deadline { Ok(()) } else { Err(Broken::Link(late())) }
+    };
+    loop {
+        match frame::read(&mut |into| buffered.take(into, &mut idle, &mut || ()), &mut payload) {
+            Ok(head) if head.kind == BYE || head.kind == CANCEL => return true,
+            Ok(_) => {}
+            Err(_) => return false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::meeting::is_waiting;
+    use super::*;
+
+    #[test]
+    fn a_listener_without_callers_comes_back_in_time() {
+        let mut listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        for within in [Duration::ZERO, Duration::from_millis(5)] {
+            assert!(is_waiting(Incoming::next(&mut listener, within).unwrap_err().kind()));
+        }
+    }
 }

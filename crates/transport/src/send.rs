@@ -1,151 +1,230 @@
 //! The sending side.
 
-use std::fs::{self, File};
-use std::io::{Read, Write};
+mod keeper;
+mod link;
+mod push;
+
+use std::io;
+use std::net::TcpStream;
 use std::path::Path;
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
 
 use godwit_model::Bytes;
+use rustls::crypto::ring;
 
-use super::{CHUNK, END, FILE, FORGET, MAGIC, PAGE, PAGES, SYNC, StreamError, VERSION, ZERO, corrupt, io_error};
+use crate::connect::{Dial, Once};
+use crate::duplicates::SLOTS;
+use crate::error::{Broken, StreamError, corrupt, io_error};
+use crate::file;
+use crate::frame::{ANSWER, IS_ZERO, MISSING};
+use crate::hello::Features;
+use crate::options::{Options, Peer};
+use crate::progress::Progress;
+use crate::requests::Want;
+use crate::v1;
+use crate::wire::Stream;
+use keeper::{Called, Caller};
+use link::{Link, When};
+use push::Push;
 
-/// Sends frames; see the module.
+/// Sends files and memory to a [`Receiver`](crate::Receiver); see the crate. Dropped before [`finish`](Self::finish), it
+/// has not sent, and the receiver is told.
 #[derive(Debug)]
-pub struct Sender<S> {
-    stream: S,
-    buffer: Vec<u8>,
-    files: u32,
-    bytes: u64,
-    syncs: u64,
+pub struct Sender {
+    speaks: Speaks,
+    progress: Arc<Progress>,
 }
 
-impl<S: Read + Write> Sender<S> {
-    /// Says hello.
-    pub fn new(mut stream: S) -> Result<Self, StreamError> {
-        let mut hello = MAGIC.to_vec();
-        hello.push(VERSION);
-        stream.write_all(&hello).map_err(io_error("the connection broke at its start"))?;
-        Ok(Self { stream, buffer: vec![0; CHUNK], files: 0, bytes: 0, syncs: 0 })
+#[derive(Debug)]
+enum Speaks {
+    First(v1::Sender<Stream>),
+    Second(Push),
+}
+
+impl Sender {
+    /// Over a connection that is there, in the clear, once: for tests within a process.
+    pub fn new(stream: TcpStream) -> Result<Self, StreamError> {
+        Self::open(Once(Some(stream)), Peer::Plain, Options::default())
     }
 
-    /// What it has sent so far: contents, without frames.
+    /// Calls the receiver, and agrees with it on a version and a session. When it returns, the connection is up.
+    ///
+    /// # Errors
+    /// No connection, no receiver, another node than expected, this node refused, no version in common.
+    pub fn open(dial: impl Dial + 'static, peer: Peer, options: Options) -> Result<Self, StreamError> {
+        let progress = Arc::new(Progress::default());
+        let mut session = [0; 16];
+        let chance = ring::default_provider().secure_random.fill(&mut session);
+        chance.map_err(|_| io_error("draw the session's name")(io::Error::other("the system gives no randomness")))?;
+        let features = if options.duplicates { Features::ALL } else { Features::ALL.without(Features::DUPLICATES) };
+        let mut caller = Caller { dial: Box::new(dial), peer, session, features, slots: SLOTS };
+        let called = caller.call(&options, &progress, false).map_err(Broken::into_error)?;
+        let speaks = match called {
+            Called::Welcome(wire, answer) => {
+                let link = Arc::new(Link::new(Arc::clone(&wire), options, Arc::clone(&progress)));
+                let push = Push::new(Arc::clone(&link), features.both(answer.features), answer.slots.min(SLOTS))?;
+                let keeper = thread::Builder::new().name("transport".into());
+                keeper.spawn(move || keeper::keep(&link, caller, wire)).map_err(io_error("start to listen"))?;
+                Speaks::Second(push)
+            }
+            // Version 1 was never spoken otherwise than in the clear: encrypted peers have no older version to fall to.
+            Called::HungUp(error) if !matches!(caller.peer, Peer::Plain) || options.oldest > 1 => return Err(error),
+            Called::HungUp(error) => {
+                let wire = match caller.connect(&options, &progress) {
+                    Ok(wire) => wire,
+                    Err(Broken::Link(error)) => return Err(error),
+                    Err(Broken::Session(_)) => return Err(error),
+                };
+                wire.set_timeouts(options.stall, options.stall).map_err(io_error("set up the connection"))?;
+                Speaks::First(v1::Sender::new(Stream(Arc::new(wire)))?)
+            }
+        };
+        Ok(Self { speaks, progress })
+    }
+
+    /// The version of the protocol that is spoken.
+    pub fn version(&self) -> u8 {
+        match self.speaks {
+            Speaks::First(_) => v1::VERSION,
+            Speaks::Second(_) => crate::hello::NEWEST,
+        }
+    }
+
+    /// What was sent so far: contents, as they were before compression.
     pub fn bytes(&self) -> Bytes {
-        Bytes(self.bytes)
+        match &self.speaks {
+            Speaks::First(sender) => sender.bytes(),
+            Speaks::Second(push) => push.bytes(),
+        }
     }
 
-    fn put(&mut self, bytes: &[u8]) -> Result<(), StreamError> {
-        self.stream.write_all(bytes).map_err(io_error("the connection broke while sending"))
+    /// Counters, for any thread.
+    pub fn progress(&self) -> Arc<Progress> {
+        Arc::clone(&self.progress)
+    }
+
+    /// Ends the session from any thread.
+    pub fn canceller(&self) -> Canceller {
+        Canceller(match &self.speaks {
+            Speaks::First(_) => None,
+            Speaks::Second(push) => Some(Arc::clone(&push.link)),
+        })
+    }
+
+    /// What the receiver asks for; none if it speaks a version without requests.
+    pub fn requests(&self) -> Option<Requests> {
+        match &self.speaks {
+            Speaks::Second(push) if push.features.has(Features::REQUESTS) => Some(Requests(Arc::clone(&push.link))),
+            _ => None,
+        }
     }
 
     /// Whole pages of a process.
     pub fn pages(&mut self, pid: i32, addr: u64, pages: &[u8]) -> Result<(), StreamError> {
-        debug_assert!(addr.is_multiple_of(PAGE) && (pages.len() as u64).is_multiple_of(PAGE));
-        for (n, part) in pages.chunks(CHUNK).enumerate() {
-            let mut head = vec![PAGES];
-            head.extend(pid.to_le_bytes());
-            head.extend((addr + (n * CHUNK) as u64).to_le_bytes());
-            head.extend((part.len() as u32).to_le_bytes());
-            let mut crc = crc32fast::Hasher::new();
-            crc.update(&head[1..]);
-            crc.update(part);
-            self.put(&head)?;
-            self.put(part)?;
-            self.put(&crc.finalize().to_le_bytes())?;
+        match &mut self.speaks {
+            Speaks::First(sender) => sender.pages(pid, addr, pages),
+            Speaks::Second(push) => push.pages(pid, addr, pages),
         }
-        self.bytes += pages.len() as u64;
-        Ok(())
     }
 
     /// So many bytes of a process are zero.
     pub fn zero(&mut self, pid: i32, addr: u64, len: u64) -> Result<(), StreamError> {
-        self.range(ZERO, pid, addr, len)
+        Progress::add(&self.progress.zero, len as usize);
+        match &mut self.speaks {
+            Speaks::First(sender) => sender.zero(pid, addr, len),
+            Speaks::Second(push) => push.zero(pid, addr, len),
+        }
     }
 
     /// Nothing is mapped there any more in a process.
     pub fn forget(&mut self, pid: i32, addr: u64, len: u64) -> Result<(), StreamError> {
-        self.range(FORGET, pid, addr, len)
-    }
-
-    fn range(&mut self, kind: u8, pid: i32, addr: u64, len: u64) -> Result<(), StreamError> {
-        let mut frame = vec![kind];
-        frame.extend(pid.to_le_bytes());
-        frame.extend(addr.to_le_bytes());
-        frame.extend(len.to_le_bytes());
-        frame.extend(crc32fast::hash(&frame[1..]).to_le_bytes());
-        self.put(&frame)
+        match &mut self.speaks {
+            Speaks::First(sender) => sender.forget(pid, addr, len),
+            Speaks::Second(push) => push.forget(pid, addr, len),
+        }
     }
 
     /// Waits until the receiver has taken in everything so far.
     pub fn sync(&mut self) -> Result<(), StreamError> {
-        self.syncs += 1;
-        let mut frame = vec![SYNC];
-        frame.extend(self.syncs.to_le_bytes());
-        self.put(&frame)?;
-        self.stream.flush().map_err(io_error("the connection broke while sending"))?;
-        let mut answer = [0; 9];
-        self.stream.read_exact(&mut answer).map_err(io_error("the receiver does not confirm"))?;
-        if answer[..] == frame[..] { Ok(()) } else { Err(corrupt("the receiver confirmed something else")) }
+        match &mut self.speaks {
+            Speaks::First(sender) => sender.sync(),
+            Speaks::Second(push) => push.sync(),
+        }
     }
 
     /// Every plain file of `dir` whose name is `wanted`, by name.
     pub fn dir(&mut self, dir: &Path, wanted: impl Fn(&str) -> bool) -> Result<(), StreamError> {
-        let listing = || io_error(format!("list {}", dir.display()));
-        let mut names = Vec::new();
-        for item in fs::read_dir(dir).map_err(listing())? {
-            let item = item.map_err(listing())?;
-            let name = item.file_name().into_string();
-            let name = name.map_err(|name| corrupt(format!("the file name {name:?} is not UTF-8")))?;
-            if !wanted(&name) {
-                continue;
-            }
-            if !item.file_type().map_err(listing())?.is_file() {
-                return Err(corrupt(format!("{name} is no plain file")));
-            }
-            names.push(name);
-        }
-        names.sort();
-        names.iter().try_for_each(|name| self.file(&dir.join(name), name))
+        file::names(dir, wanted)?.iter().try_for_each(|name| self.file(&dir.join(name), name))
     }
 
     /// One file, under a name.
     pub fn file(&mut self, path: &Path, name: &str) -> Result<(), StreamError> {
-        let mut file = File::open(path).map_err(io_error(format!("open {name}")))?;
-        let length = file.metadata().map_err(io_error(format!("look at {name}")))?.len();
-        let name_length = u16::try_from(name.len()).map_err(|_| corrupt("a file name is too long"))?;
-        let mut head = vec![FILE];
-        head.extend(name_length.to_le_bytes());
-        head.extend(name.as_bytes());
-        head.extend(length.to_le_bytes());
-        let mut crc = crc32fast::Hasher::new();
-        crc.update(&head[1..]);
-        self.put(&head)?;
-        let mut buffer = std::mem::take(&mut self.buffer);
-        let mut left = length;
-        while left > 0 {
-            let want = buffer.len().min(usize::try_from(left).unwrap_or(usize::MAX));
-            let got = file.read(&mut buffer[..want]).map_err(io_error(format!("read {name}")))?;
-            if got == 0 {
-                return Err(corrupt(format!("{name} became shorter while it was sent")));
-            }
-            crc.update(&buffer[..got]);
-            self.put(&buffer[..got])?;
-            left -= got as u64;
+        match &mut self.speaks {
+            Speaks::First(sender) => sender.file(path, name),
+            Speaks::Second(push) => push.file(path, name),
         }
-        self.buffer = buffer;
-        self.put(&crc.finalize().to_le_bytes())?;
-        self.files += 1;
-        self.bytes += length;
+    }
+
+    /// Ends the session; returns what was sent when the receiver has confirmed all of it.
+    pub fn finish(self) -> Result<Bytes, StreamError> {
+        match self.speaks {
+            Speaks::First(sender) => sender.finish(),
+            Speaks::Second(push) => push.finish(),
+        }
+    }
+}
+
+/// Ends a session from any thread: whoever waits in it gets [`StreamError::Cancelled`], on both sides.
+#[derive(Debug, Clone)]
+pub struct Canceller(Option<Arc<Link>>);
+
+impl Canceller {
+    /// Ends it. A session of version 1 ends when its sender is dropped.
+    pub fn cancel(&self, why: &str) {
+        if let Some(link) = &self.0 {
+            link.cancel(why);
+        }
+    }
+}
+
+/// The requests of the receiver, taken and answered from any thread while the sender pushes.
+#[derive(Debug, Clone)]
+pub struct Requests(Arc<Link>);
+
+impl Requests {
+    /// The next request; `None` if none came in time or the session has ended.
+    pub fn next(&self, within: Duration) -> Result<Option<Want>, StreamError> {
+        self.0.want(within)
+    }
+
+    /// These are the pages: exactly as many as were asked for.
+    pub fn answer(&self, want: &Want, pages: &[u8]) -> Result<(), StreamError> {
+        if pages.len() != want.len as usize {
+            return Err(corrupt(format!("{} bytes are no answer to a request for {}", pages.len(), want.len)));
+        }
+        self.put(want, 0, &[&want.len.to_le_bytes(), pages])?;
+        Progress::add(&self.0.progress.contents, pages.len());
         Ok(())
     }
 
-    /// Ends the stream; returns what was sent when the receiver has confirmed all of it.
-    pub fn finish(mut self) -> Result<Bytes, StreamError> {
-        let mut end = vec![END];
-        end.extend(self.files.to_le_bytes());
-        end.extend(self.bytes.to_le_bytes());
-        self.put(&end)?;
-        self.stream.flush().map_err(io_error("the connection broke while sending"))?;
-        let mut answer = [0];
-        self.stream.read_exact(&mut answer).map_err(io_error("the receiver does not confirm"))?;
-        if answer[0] == END { Ok(Bytes(self.bytes)) } else { Err(corrupt("the receiver refused")) }
+    /// They are zero.
+    pub fn answer_zero(&self, want: &Want) -> Result<(), StreamError> {
+        self.put(want, IS_ZERO, &[])
+    }
+
+    /// There is no such memory.
+    pub fn answer_missing(&self, want: &Want) -> Result<(), StreamError> {
+        self.put(want, MISSING, &[])
+    }
+
+    fn put(&self, want: &Want, flags: u8, content: &[&[u8]]) -> Result<(), StreamError> {
+        let head =
+            [&want.id.to_le_bytes()[..], &want.pid.to_le_bytes(), &want.addr.to_le_bytes(), &want.len.to_le_bytes()];
+        let parts: Vec<&[u8]> = head.into_iter().chain(content.iter().copied()).collect();
+        self.0.put(ANSWER, flags, &parts, When::First)?;
+        Progress::add(&self.0.progress.answered, 1);
+        Ok(())
     }
 }

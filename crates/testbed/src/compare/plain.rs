@@ -105,11 +105,11 @@ impl Ends<'_> {
 
     fn send(&self, to: &NodeNet) -> Result<Bytes> {
         let lost = |what: &str, error: &dyn std::fmt::Display| broken(format!("{what} the images: {error}"));
-        let (stream, mut incoming) =
+        let (stream, incoming) =
             backhaul::connect(self.source_net, to).map_err(|e| lost("connect to send", &e.chain()))?;
         let (sent, received) = (self.source.host_path(&self.images), self.target.host_path(&self.images));
         std::thread::scope(|scope| {
-            let receiver = scope.spawn(|| Receiver::new(&mut incoming, &received).run(&mut NoPages));
+            let receiver = scope.spawn(|| Receiver::new(incoming, &received).run(&mut NoPages));
             let sent = Sender::new(stream).and_then(|mut sender| {
                 sender.dir(&sent, |name| !name.ends_with(".log"))?;
                 sender.finish()
