@@ -107,7 +107,7 @@ impl SourceWork {
     pub(crate) fn connect(&mut self, meeting: &Meeting) -> Result<(), PartError> {
         let peer = self.config.peer(&meeting.node)?;
         let sender = Sender::open(meeting::join(meeting)?, peer, meeting::options());
-        self.stream = Some(sender.map_err(|e| PartError::caused_by("start to send", e))?);
+        self.stream = Some(sender.map_err(|e| PartError::caused_by("reach the target over the backhaul", e))?);
         Ok(())
     }
 
