@@ -32,6 +32,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             state: dir.into(),
             memory: None,
             node_init: None,
+            lease_s: 600,
             cgroups: Vec::new(),
         };
         match serve(config)? {}

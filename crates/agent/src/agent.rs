@@ -9,6 +9,7 @@ use godwit_model::Bytes;
 use tokio::sync::mpsc;
 
 use crate::config::AgentConfig;
+use crate::note;
 use crate::source::{SourceWork, illegal};
 use crate::target::TargetWork;
 use crate::wire::{CopyEvent, Migration, Open, Step, StepReply, StepRequest};
@@ -63,7 +64,20 @@ impl<W: 'static> Side<W> {
         Ok(worker)
     }
 
-    async fn status(&self, told: fn(&W) -> &'static str) -> Vec<Open> {
+    async fn look_at_leases(&self, lease: Duration, is_over: fn(&mut W) -> bool) {
+        let away: Vec<_> = (self.open().iter())
+            .filter(|(_, entry)| entry.asked.elapsed() > lease)
+            .map(|(id, entry)| (*id, entry.worker.clone()))
+            .collect();
+        for (id, worker) in away {
+            if worker.run(move |work| work.as_mut().map_or(true, is_over)).await == Some(true) {
+                tracing::warn!(id, side = self.name, "given up: no controller has asked for it any more");
+                self.over(id);
+            }
+        }
+    }
+
+    async fn status(&self, told: fn(&W) -> &'static str, lease: Duration) -> Vec<Open> {
         let list: Vec<_> = (self.open().values())
             .map(|entry| (entry.worker.clone(), entry.migration.clone(), entry.asked.elapsed().as_secs_f64()))
             .collect();
@@ -71,7 +85,11 @@ impl<W: 'static> Side<W> {
         for (worker, migration, idle_s) in list {
             let asked = worker.run(move |work| work.as_ref().map_or("cannot be worked on", told));
             let state = tokio::time::timeout(LOOK, asked).await.ok().flatten().unwrap_or("in the middle of a step");
-            all.push(Open { migration: Some(migration), side: self.name.into(), state: state.into(), idle_s });
+            let mut state = state.to_owned();
+            if idle_s > lease.as_secs_f64() {
+                state.push_str("; its controller is away, it waits to be recovered");
+            }
+            all.push(Open { migration: Some(migration), side: self.name.into(), state, idle_s });
         }
         all
     }
@@ -183,9 +201,28 @@ impl Agent {
 
     /// What is open here.
     pub(crate) async fn status(&self) -> Vec<Open> {
-        let mut all = self.sources.status(SourceWork::told).await;
-        all.extend(self.targets.status(TargetWork::told).await);
+        let mut all = self.sources.status(SourceWork::told, self.lease()).await;
+        all.extend(self.targets.status(TargetWork::told, self.lease()).await);
+        for note in note::open(&self.config) {
+            let known =
+                |open: &Open| open.side == note.mark.side() && open.migration.as_ref().is_some_and(|m| m.id == note.id);
+            if !all.iter().any(known) {
+                let (side, state) = (note.mark.side().into(), note.mark.told().into());
+                let migration = Migration { id: note.id, workload: note.workload, strategy: note.strategy };
+                all.push(Open { migration: Some(migration), side, state, idle_s: 0.0 });
+            }
+        }
         all
+    }
+
+    fn lease(&self) -> Duration {
+        Duration::from_secs(self.config.lease_s)
+    }
+
+    /// Gives up what was prepared for a controller that has been away for longer than the lease.
+    pub(crate) async fn look_at_leases(&self) {
+        self.sources.look_at_leases(self.lease(), SourceWork::lease_is_over).await;
+        self.targets.look_at_leases(self.lease(), TargetWork::lease_is_over).await;
     }
 }
 

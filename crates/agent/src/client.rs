@@ -156,8 +156,20 @@ impl AgentClient {
 
     /// One step.
     pub(crate) fn step(&self, request: StepRequest, limit: Duration) -> Result<StepReply, PartError> {
-        let reply: StepReply = self.call(wire::STEP, request, limit)?;
-        done(reply)
+        done(self.call(wire::STEP, request, limit)?)
+    }
+
+    /// One step that ends something; `node_gone` says what it comes to when there is no node any more.
+    pub(crate) fn end(
+        &self,
+        request: StepRequest,
+        limit: Duration,
+        node_gone: impl FnOnce(String) -> Result<(), PartError>,
+    ) -> Result<(), PartError> {
+        match self.call(wire::STEP, request, limit) {
+            Err(error @ CallError::Unreachable { no_socket: true, .. }) => node_gone(error.to_string()),
+            result => done(result?).map(drop),
+        }
     }
 
     /// One step that may be given up: `go_on` is asked several times a second while it lasts.

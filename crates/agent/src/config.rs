@@ -30,6 +30,9 @@ pub struct AgentConfig {
     pub memory: Option<NodeMemory>,
     /// The pid of the node's first process, for an agent outside it; none: the agent's surroundings are the node.
     pub node_init: Option<i32>,
+    /// After how many seconds without a controller what has merely been prepared is given up. What is frozen or restored never is:
+    /// that waits for a controller.
+    pub lease_s: u64,
     /// The control groups that an outside agent's commands join.
     pub cgroups: Vec<PathBuf>,
 }

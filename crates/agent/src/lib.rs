@@ -15,7 +15,8 @@
 //! - Every call has a time-out, and an answer tells a failure for certain from an agent that was not reached
 //!   ([`CallError`]): the latter may or may not have done it.
 //! - A step that ends something (`thaw`, `discard`, `drain`, `resume`, `settle`, `abort`) may be asked for twice.
-//! - What an agent holds stays as it is when its controller goes away: nobody but a controller decides.
+//! - What an agent has frozen or restored stays as it is when its controller goes away, and when the agent is killed: nobody but a
+//!   controller decides. A small file a workload says what another agent has begun, and which steps come too late.
 //! - Controllers and agents of versions that do not fit say so before anything is done; so do peers without a certificate.
 //! - In the freeze a call costs one exchange over a connection that is there; sending begins with the end of the dump, not
 //!   with the next call.
@@ -25,6 +26,7 @@ pub mod ca;
 mod client;
 mod config;
 mod meeting;
+mod note;
 mod paging;
 mod precopy;
 mod remote;

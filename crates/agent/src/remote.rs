@@ -31,6 +31,8 @@ pub struct RemoteTarget {
     migration: Migration,
     needs: Bytes,
     plan: Rc<RefCell<String>>,
+    /// Restored, and not told to run yet.
+    stands: bool,
 }
 
 /// Both sides of a migration of a workload that holds `needs` of memory.
@@ -51,7 +53,7 @@ pub fn sides(
             plan: Rc::clone(&plan),
             to_send: Bytes(0),
         },
-        RemoteTarget { agent: there, source: here, migration, needs, plan },
+        RemoteTarget { agent: there, source: here, migration, needs, plan, stands: false },
     )
 }
 
@@ -59,13 +61,18 @@ fn ask(migration: &Migration, step: Step) -> StepRequest {
     StepRequest { migration: Some(migration.clone()), step: step.into(), ..StepRequest::default() }
 }
 
+/// Whatever was to be removed went with its node.
+fn nothing_left(_: String) -> Result<(), PartError> {
+    Ok(())
+}
+
 impl RemoteSource {
     fn step(&self, step: Step, limit: Duration) -> Result<StepReply, PartError> {
         self.agent.step(ask(&self.migration, step), limit + GRACE)
     }
 
-    fn end(&self, step: Step) -> Result<(), PartError> {
-        self.step(step, STAGE_LIMIT).map(drop)
+    fn end(&self, step: Step, node_gone: impl FnOnce(String) -> Result<(), PartError>) -> Result<(), PartError> {
+        self.agent.end(ask(&self.migration, step), STAGE_LIMIT + GRACE, node_gone)
     }
 }
 
@@ -106,15 +113,15 @@ impl Source for RemoteSource {
     }
 
     fn discard(&mut self) -> Result<(), PartError> {
-        self.end(Step::SourceDiscard)
+        self.end(Step::SourceDiscard, nothing_left)
     }
 
     fn drain(&mut self) -> Result<(), PartError> {
-        self.end(Step::SourceDrain)
+        self.end(Step::SourceDrain, nothing_left)
     }
 
     fn thaw(&mut self) -> Result<(), PartError> {
-        self.end(Step::SourceThaw)
+        self.end(Step::SourceThaw, |why| Err(PartError::gone(why)))
     }
 }
 
@@ -123,8 +130,8 @@ impl RemoteTarget {
         self.agent.step(ask(&self.migration, step), limit + GRACE)
     }
 
-    fn end(&self, step: Step) -> Result<(), PartError> {
-        self.step(step, STAGE_LIMIT).map(drop)
+    fn end(&self, step: Step, node_gone: impl FnOnce(String) -> Result<(), PartError>) -> Result<(), PartError> {
+        self.agent.end(ask(&self.migration, step), STAGE_LIMIT + GRACE, node_gone)
     }
 }
 
@@ -149,18 +156,22 @@ impl Target for RemoteTarget {
     }
 
     fn restore(&mut self) -> Result<(), PartError> {
-        self.step(Step::TargetRestore, FREEZE_LIMIT).map(drop)
+        self.step(Step::TargetRestore, FREEZE_LIMIT)?;
+        self.stands = true;
+        Ok(())
     }
 
     fn resume(&mut self) -> Result<(), PartError> {
-        self.end(Step::TargetResume)
+        // One that was restored by this controller and has not been told to run has not run.
+        let never_ran = std::mem::take(&mut self.stands);
+        self.end(Step::TargetResume, |why| Err(if never_ran { PartError::new(why) } else { PartError::gone(why) }))
     }
 
     fn settle(&mut self) -> Result<(), PartError> {
-        self.end(Step::TargetSettle)
+        self.end(Step::TargetSettle, |why| Err(PartError::gone(why)))
     }
 
     fn abort(&mut self) -> Result<(), PartError> {
-        self.end(Step::TargetAbort)
+        self.end(Step::TargetAbort, nothing_left)
     }
 }

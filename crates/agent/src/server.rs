@@ -29,6 +29,8 @@ use crate::wire::{
 
 /// How often an agent says that it lives while a round of pre-copy takes long.
 const ALIVE_EVERY: Duration = Duration::from_secs(2);
+/// How often leases are looked at.
+const LEASES_EVERY: Duration = Duration::from_secs(10);
 /// A connection over which nothing comes is asked, and closed when there is no answer.
 const KEEPALIVE: Duration = Duration::from_secs(10);
 
@@ -63,7 +65,14 @@ pub fn serve(config: AgentConfig) -> Result<std::convert::Infallible, ServeError
         .build()
         .map_err(failed.clone()("its runtime".into()))?;
     let doors = Doors(Arc::new(Agent::new(config)));
+    let agent = Arc::clone(&doors.0);
     runtime.block_on(async {
+        tokio::spawn(async move {
+            loop {
+                tokio::time::sleep(LEASES_EVERY).await;
+                agent.look_at_leases().await;
+            }
+        });
         let server =
             Server::builder().http2_keepalive_interval(Some(KEEPALIVE)).http2_keepalive_timeout(Some(KEEPALIVE));
         match listen {

@@ -14,6 +14,7 @@ use godwit_transport::Sender;
 
 use crate::config::AgentConfig;
 use crate::meeting;
+use crate::note::{Known, Mark, Page};
 use crate::paging::{Door, Serving};
 use crate::precopy::{Copying, Rounds};
 use crate::wire::{Meeting, Migration};
@@ -36,6 +37,9 @@ pub(crate) struct SourceWork {
     workload: String,
     strategy: Strategy,
     images: PathBuf,
+    page: Page,
+    /// By this agent, which so knows all that has happened.
+    began: bool,
     stream: Option<Sender>,
     /// What came of sending, which begins as soon as there is something to send.
     sent: Option<Result<Bytes, PartError>>,
@@ -50,8 +54,9 @@ impl SourceWork {
         let strategy = migration.strategy()?;
         let images = config.images(&migration.workload, migration.id);
         let workload = migration.workload.clone();
+        let page = Page::of(&config, migration);
         let (stream, sent, state, copying, serving) = (None, None, SourceState::Running, None, None);
-        Ok(Self { config, workload, strategy, images, stream, sent, state, copying, serving })
+        Ok(Self { config, workload, strategy, images, page, began: false, stream, sent, state, copying, serving })
     }
 
     /// How far it is, for a person.
@@ -73,10 +78,6 @@ impl SourceWork {
         std::mem::replace(&mut self.state, SourceState::Gone)
     }
 
-    fn delete(&self) -> godwit_criu::Result<()> {
-        Runc::new(&self.config.env()).delete(&self.workload, true, &Limit::within(STAGE_LIMIT))
-    }
-
     pub(crate) fn preflight(&mut self) -> Result<(), PartError> {
         let id = &self.workload;
         let obstacles = godwit_criu::preflight(&self.config.env(), id, &Limit::within(STAGE_LIMIT))
@@ -89,6 +90,8 @@ impl SourceWork {
     }
 
     pub(crate) fn stage(&mut self) -> Result<RestorePlan, PartError> {
+        self.page.begin(Mark::Leaving)?;
+        self.began = true;
         let images = ImagesDir::create(&self.images).map_err(part("make room for the images"))?;
         let dump = PreparedDump::new(
             &self.config.env(),
@@ -197,34 +200,49 @@ impl SourceWork {
         self.sent.take().unwrap_or_else(|| Err(illegal("the transfer")))
     }
 
+    /// Asked again, or by a controller that did not do the rest: what this node has noted says what there is to do.
     pub(crate) fn discard(&mut self) -> Result<(), PartError> {
+        let Known::At(mark @ (Mark::Leaving | Mark::Discarding)) = self.page.read()? else { return Ok(()) };
+        if matches!(self.state, SourceState::Prepared(_) | SourceState::Frozen(_)) {
+            return Err(illegal("the end of the source"));
+        }
+        if mark == Mark::Leaving {
+            self.page.write(Mark::Discarding)?;
+        }
         self.copying = None;
         self.serving = None;
-        match self.take() {
-            SourceState::Held(held) => {
-                held.commit(&Limit::within(FREEZE_LIMIT)).map_err(part("end the frozen copy"))?;
-                Ok(())
-            }
-            // Tried again: CRIU's hold is gone, so whatever is left of the container is killed by its runtime.
-            SourceState::Gone => self.delete().map_err(part("kill the frozen copy")),
-            other => {
-                self.state = other;
-                Err(illegal("the end of the source"))
-            }
+        let limit = Limit::within(FREEZE_LIMIT);
+        if let SourceState::Held(held) = self.take() {
+            return held.commit(&limit).map(drop).map_err(part("end the frozen copy"));
         }
+        godwit_criu::end_source(&self.config.env(), &self.workload, &limit).map_err(part("end the frozen copy"))
     }
 
     pub(crate) fn drain(&mut self) -> Result<(), PartError> {
-        self.delete().map_err(part("remove the source's container"))?;
-        remove_dir(&self.images)
+        if self.page.read()? != Known::At(Mark::Discarding) {
+            return Ok(());
+        }
+        Runc::new(&self.config.env())
+            .delete(&self.workload, true, &Limit::within(STAGE_LIMIT))
+            .map_err(part("remove the source's container"))?;
+        remove_dir(&self.images)?;
+        self.page.write(Mark::Left)
     }
 
     pub(crate) fn thaw(&mut self) -> Result<(), PartError> {
+        match self.page.read()? {
+            // So that a stage which is still on its way finds that it is over.
+            Known::Nothing => return self.page.write(Mark::Left),
+            Known::At(Mark::Leaving) => {}
+            Known::At(Mark::Discarding) => return Err(PartError::gone("it was ended after the commit")),
+            Known::At(_) | Known::Outdated => return Ok(()),
+        }
         self.copying = None;
         self.serving = None;
         self.stream = None;
-        let released = match self.take() {
-            SourceState::Running | SourceState::Gone => Ok(()),
+        match self.take() {
+            SourceState::Running if self.began => Ok(()),
+            SourceState::Running | SourceState::Gone => self.take_back(),
             SourceState::Prepared(dump) => {
                 drop(dump);
                 Ok(())
@@ -239,13 +257,40 @@ impl SourceWork {
                 }
             },
             SourceState::Released(released) => released.thaw().map_err(part("thaw it")),
-        };
-        released?;
+        }?;
+        self.page.write(Mark::Left)?;
         let removed = remove_dir(&self.images);
         if let Err(error) = removed {
             tracing::warn!(error = error.chain(), "left behind");
         }
         Ok(())
+    }
+
+    /// What another agent has begun, or a step that failed has left in nobody's hands.
+    fn take_back(&self) -> Result<(), PartError> {
+        let (env, limit) = (self.config.env(), Limit::within(STAGE_LIMIT));
+        if !godwit_criu::survives(&env, &self.workload, &limit).map_err(part("look for its processes"))? {
+            return Err(PartError::gone("all its processes have ended"));
+        }
+        let released =
+            godwit_criu::recover_source(&env, &self.workload, &limit).map_err(part("take it back from CRIU"))?;
+        released.thaw().map_err(part("thaw it"))
+    }
+
+    /// Its controller has been away for long. What was merely prepared is given up; true if nothing is left here.
+    pub(crate) fn lease_is_over(&mut self) -> bool {
+        match self.state {
+            SourceState::Running => true,
+            SourceState::Prepared(_) => match self.thaw() {
+                Ok(()) => true,
+                Err(error) => {
+                    tracing::warn!(error = error.chain(), "a migration without a controller is not given up");
+                    false
+                }
+            },
+            // Only the journal knows what has become of the target.
+            _ => false,
+        }
     }
 }
 

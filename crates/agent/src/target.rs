@@ -17,6 +17,7 @@ use godwit_transport::{Ender, NoPages, Receiver};
 
 use crate::config::AgentConfig;
 use crate::meeting;
+use crate::note::{Known, Mark, Page};
 use crate::paging::Door;
 use crate::precopy::Kept;
 use crate::source::{illegal, memory_mode, part, remove_dir};
@@ -46,6 +47,7 @@ pub(crate) struct TargetWork {
     workload: String,
     strategy: Strategy,
     images: PathBuf,
+    page: Page,
     handler: Option<LazyHandler>,
     /// Post-copy: what fetches from the source.
     pages: Option<Arc<RemotePages>>,
@@ -58,8 +60,9 @@ impl TargetWork {
         let strategy = migration.strategy()?;
         let images = config.images(&migration.workload, migration.id);
         let workload = migration.workload.clone();
+        let page = Page::of(&config, migration);
         let (handler, pages, receiving, state) = (None, None, None, TargetState::Empty);
-        Ok(Self { config, workload, strategy, images, handler, pages, receiving, state })
+        Ok(Self { config, workload, strategy, images, page, handler, pages, receiving, state })
     }
 
     /// How far it is, for a person.
@@ -80,6 +83,11 @@ impl TargetWork {
     }
 
     pub(crate) fn stage(&mut self, plan: &RestorePlan, source: &str) -> Result<Meeting, PartError> {
+        let left = self.page.note()?.is_some_and(|note| note.mark == Mark::Coming);
+        self.page.begin(Mark::Coming)?;
+        if left {
+            self.clear().map_err(part("remove what an older migration has left"))?;
+        }
         let images = ImagesDir::create(&self.images).map_err(part("make room for the images"))?;
         let restore = PreparedRestore::new(
             &self.config.env(),
@@ -180,55 +188,88 @@ impl TargetWork {
     }
 
     pub(crate) fn resume(&mut self) -> Result<(), PartError> {
-        match std::mem::replace(&mut self.state, TargetState::Empty) {
-            TargetState::Held(held) => {
-                let running = held.resume(&Limit::within(FREEZE_LIMIT)).map_err(part("let it run"))?;
+        match self.page.read()? {
+            Known::At(Mark::Coming) => {}
+            Known::At(Mark::Resuming | Mark::Settled) => return self.must_survive(),
+            Known::Nothing | Known::At(_) | Known::Outdated => {
+                return Err(PartError::new("there is nothing to resume"));
+            }
+        }
+        let TargetState::Held(held) = std::mem::replace(&mut self.state, TargetState::Empty) else {
+            return Err(PartError::new("there is nothing to resume: its agent was started again before it had run"));
+        };
+        // Before its first instruction: from here on it may have run, whatever becomes of this agent.
+        if let Err(error) = self.page.write(Mark::Resuming) {
+            self.state = TargetState::Held(held);
+            return Err(error);
+        }
+        match held.resume(&Limit::within(FREEZE_LIMIT)) {
+            Ok(running) => {
                 self.state = TargetState::Running(running);
                 Ok(())
             }
-            // Asked again.
-            runs @ (TargetState::Running(_) | TargetState::Settled) => {
-                self.state = runs;
-                Ok(())
-            }
-            TargetState::Lost(why) => {
-                self.state = TargetState::Lost(why.clone());
-                Err(PartError::gone(why))
-            }
-            other => {
-                self.state = other;
-                Err(illegal("the resumption"))
+            Err(error) => {
+                // Nothing of it is left, so it does not matter if this cannot be noted.
+                if let Err(error) = self.page.write(Mark::Coming) {
+                    tracing::warn!(error = error.chain(), "a target that did not run is noted as one that may have");
+                }
+                Err(part("let it run")(error))
             }
         }
     }
 
+    /// It was let run, perhaps by another agent.
+    fn must_survive(&self) -> Result<(), PartError> {
+        match &self.state {
+            TargetState::Running(_) => Ok(()),
+            TargetState::Lost(why) => Err(PartError::gone(why.clone())),
+            _ if self.survives()? => Ok(()),
+            _ => Err(PartError::gone("all its processes have ended")),
+        }
+    }
+
+    fn survives(&self) -> Result<bool, PartError> {
+        godwit_criu::survives(&self.config.env(), &self.workload, &Limit::within(STAGE_LIMIT))
+            .map_err(part("look for its processes"))
+    }
+
     pub(crate) fn settle(&mut self) -> Result<(), PartError> {
-        let running = match std::mem::replace(&mut self.state, TargetState::Settled) {
-            TargetState::Running(running) => running,
-            TargetState::Settled => return remove_dir(&self.images),
+        if self.page.read()? != Known::At(Mark::Resuming) {
+            return Ok(());
+        }
+        match std::mem::replace(&mut self.state, TargetState::Settled) {
+            TargetState::Running(running) => {
+                if let Some(handler) = self.handler.take() {
+                    // What is fetched may have to wait for a link; who waits too long for it gives up by itself.
+                    let within = if self.pages.is_some() { Duration::MAX } else { STAGE_LIMIT };
+                    match handler.wait_filled(within) {
+                        Ok(filled) => tracing::debug!(?filled, "memory is in place"),
+                        Err(error) if self.pages.is_some() => return Err(self.lost(running, handler, error)),
+                        Err(error) => return Err(PartError::caused_by("put all memory in place", error)),
+                    }
+                }
+                if let Some(pages) = self.pages.take() {
+                    pages.stop();
+                }
+                running.finish(&Limit::within(STAGE_LIMIT)).map_err(part("make it an ordinary container"))?;
+            }
             TargetState::Lost(why) => {
                 self.state = TargetState::Lost(why.clone());
                 return Err(PartError::gone(why));
             }
-            other => {
-                self.state = other;
-                return Err(illegal("the settling"));
-            }
-        };
-        if let Some(handler) = self.handler.take() {
-            // What is fetched may have to wait for a link; who waits too long for it gives up by itself.
-            let within = if self.pages.is_some() { Duration::MAX } else { STAGE_LIMIT };
-            match handler.wait_filled(within) {
-                Ok(filled) => tracing::debug!(?filled, "memory is in place"),
-                Err(error) if self.pages.is_some() => return Err(self.lost(running, handler, error)),
-                Err(error) => return Err(PartError::caused_by("put all memory in place", error)),
+            // Another agent has let it run, or has half settled it.
+            _ => {
+                self.must_survive()?;
+                godwit_criu::finish_target(&self.config.env(), &self.workload)
+                    .map_err(part("make it an ordinary container"))?;
             }
         }
-        if let Some(pages) = self.pages.take() {
-            pages.stop();
-        }
-        running.finish(&Limit::within(STAGE_LIMIT)).map_err(part("make it an ordinary container"))?;
-        remove_dir(&self.images)
+        remove_dir(&self.images)?;
+        self.page.write(Mark::Settled)
+    }
+
+    fn clear(&self) -> godwit_criu::Result<()> {
+        godwit_criu::clear_target(&self.config.env(), &self.workload, &Limit::within(STAGE_LIMIT))
     }
 
     /// Pages that nobody has any more: it must not run on with zeroes in their place.
@@ -247,6 +288,16 @@ impl TargetWork {
     }
 
     pub(crate) fn abort(&mut self) -> Result<(), PartError> {
+        match self.page.read()? {
+            // So that a stage which is still on its way finds that it is over.
+            Known::Nothing => return self.page.write(Mark::Aborted),
+            Known::At(Mark::Coming) => {}
+            Known::At(Mark::Resuming) if !self.survives()? => {}
+            Known::At(Mark::Resuming | Mark::Settled) => {
+                return Err(PartError::new("the target's copy runs: it is the workload, and is not ended"));
+            }
+            Known::At(_) | Known::Outdated => return Ok(()),
+        }
         // Ends the receiver, if the source never sent.
         if let Some(receiving) = self.receiving.take() {
             receiving.ender.end("the migration is rolled back");
@@ -254,18 +305,37 @@ impl TargetWork {
             let _ = receiving.result.recv();
         }
         let ended = match std::mem::replace(&mut self.state, TargetState::Empty) {
-            TargetState::Empty => Ok(()),
             TargetState::Prepared(restore) => restore.cancel().map_err(part("take the target's container away")),
             TargetState::Held(held) => held.abort().map_err(part("end the target's copy")),
-            runs @ (TargetState::Running(_) | TargetState::Settled | TargetState::Lost(_)) => {
-                self.state = runs;
-                return Err(PartError::new("the target's copy runs: it is the workload, and is not ended"));
+            // What its clients have seen of it is nowhere else: the source is not to run again.
+            TargetState::Lost(why) => {
+                self.state = TargetState::Lost(why.clone());
+                return Err(PartError::gone(why));
             }
+            _ => self.clear().map_err(part("end the target's copy")),
         };
         if let Some(pages) = self.pages.take() {
             pages.stop();
         }
         self.handler = None;
-        ended.and(remove_dir(&self.images))
+        ended?;
+        remove_dir(&self.images)?;
+        self.page.write(Mark::Aborted)
+    }
+
+    /// Its controller has been away for long. What was merely prepared is given up; true if nothing is left here.
+    pub(crate) fn lease_is_over(&mut self) -> bool {
+        match self.state {
+            TargetState::Empty | TargetState::Settled => true,
+            TargetState::Prepared(_) => match self.abort() {
+                Ok(()) => true,
+                Err(error) => {
+                    tracing::warn!(error = error.chain(), "a migration without a controller is not given up");
+                    false
+                }
+            },
+            // Only the journal knows whether it is to run.
+            TargetState::Held(_) | TargetState::Running(_) | TargetState::Lost(_) => false,
+        }
     }
 }

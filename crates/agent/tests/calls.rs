@@ -26,6 +26,7 @@ fn agent(listen: Listen, state: &Path) {
         state: state.into(),
         memory: None,
         node_init: None,
+        lease_s: 600,
         cgroups: Vec::new(),
     };
     thread::spawn(move || {

@@ -98,6 +98,31 @@ pub fn clear_target(env: &NodeEnv, id: &str, limit: &Limit) -> Result<()> {
     Stage::left_behind(env, id)?.map_or(Ok(()), Stage::remove)
 }
 
+/// Whether the container runs on after the process that restored it has died, at whatever moment. It waits for a CRIU that is
+/// still there: one that was not told to let the processes run ends them, one that was lets them run.
+pub fn survives(env: &NodeEnv, id: &str, limit: &Limit) -> Result<bool> {
+    let runc = Runc::new(env);
+    if !knows(env, &runc, id) {
+        return Ok(false);
+    }
+    let freezer = Cgroups::new(env, &runc.state_file(id)?.cgroup_paths()).freezer()?;
+    loop {
+        let pids = freezer.pids()?;
+        // It runs in the container's own control group.
+        if !pids.iter().any(|pid| process::status_line(*pid, "Name:").is_ok_and(|name| name == "criu")) {
+            return Ok(pids
+                .iter()
+                .any(|pid| process::status_line(*pid, "State:").is_ok_and(|state| !state.starts_with('Z'))));
+        }
+        limit.pause(LOOK_AGAIN, "CRIU to leave the container")?;
+    }
+}
+
+/// Takes away what the restoring process needed and a survivor does not: the end of a [`crate::RestoredContainer`] that is lost.
+pub fn finish_target(env: &NodeEnv, id: &str) -> Result<()> {
+    Stage::left_behind(env, id)?.map_or(Ok(()), Stage::remove)
+}
+
 fn end_silently(released: &ReleasedDump, limit: &Limit) -> Result<()> {
     let Some(freezer) = &released.freezer else { return Ok(()) };
     freezer.wait_frozen(limit)?;

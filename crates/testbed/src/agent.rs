@@ -97,6 +97,7 @@ impl NodeAgent {
             state: STATE_DIR.into(),
             memory: Some(NodeMemory { size: node.size().memory, stat: node.cgroup().memory_stat() }),
             node_init: None,
+            lease_s: 600,
             cgroups: Vec::new(),
         };
         let told = serde_json::to_string(&config).expect("an agent's configuration has only string keys");
