@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use godwit_agent::{AgentClient, sides};
 use godwit_control::Order;
 use godwit_criu::Limit;
-use godwit_migration::{Cancel, Ended, Parts, Progress, Request, Retries, SqliteJournal, migrate};
+use godwit_migration::{Cancel, Ended, Entry, Parts, Progress, Request, Retries, SqliteJournal, migrate, recover};
 use godwit_model::{Bytes, NodeName, Outcome, StrategyChoice, UserName, WorkloadKind, WorkloadName};
 use godwit_net::Backend;
 use godwit_scenario::Scenario;
@@ -32,6 +32,9 @@ use crate::network::{self, Network};
 use crate::node::{Node, NodeConfig, Size};
 use crate::run_dir::RunDir;
 use crate::stop::Stop;
+
+/// How often a migration is taken up again that could not be ended.
+const RECOVER_EVERY: Duration = Duration::from_secs(1);
 
 type Result<T> = std::result::Result<T, TestbedError>;
 
@@ -296,6 +299,16 @@ impl Testbed {
             retries: Retries::default(),
         };
         let mut ended = migrate(&request, &mut parts, cancel, observe);
+        // An agent does not answer, or the journal cannot be written: who asks again later may have better luck.
+        while ended.open && !cancel.is_cancelled() {
+            thread::sleep(RECOVER_EVERY);
+            let Some(entry) = self.open_entry(order) else { break };
+            let again = recover(&entry, &mut parts, observe);
+            ended.freeze = ended.freeze.map(|(from, to)| (from, again.freeze.map_or(to, |(_, to)| to)));
+            ended.total += RECOVER_EVERY + again.total;
+            (ended.outcome, ended.open) = (again.outcome, again.open);
+            ended.error = [ended.error, again.error].into_iter().flatten().reduce(|a, b| format!("{a}; recovery: {b}"));
+        }
         match ended.outcome {
             Outcome::Done => drop(self.placement().insert(order.workload.clone(), order.to.clone())),
             // The engine can bring back what was there, not what had ended by itself.
@@ -307,6 +320,13 @@ impl Testbed {
             Outcome::RolledBack | Outcome::Lost => {}
         }
         (chosen, ended)
+    }
+
+    /// What the journal has open of a migration; none also where it cannot be read.
+    fn open_entry(&self, order: &Order) -> Option<Entry> {
+        let journal = self.journal.lock().unwrap_or_else(PoisonError::into_inner);
+        let entries = journal.open_entries().inspect_err(|error| tracing::warn!(%error, "no recovery")).ok()?;
+        entries.into_iter().find(|entry| entry.request.id == order.id)
     }
 
     fn call_agent(&self, node: &NodeName) -> std::result::Result<Arc<AgentClient>, AgentError> {

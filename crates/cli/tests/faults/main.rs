@@ -7,6 +7,7 @@
 #[path = "../e2e/mod.rs"]
 mod e2e;
 
+mod agents;
 mod broken;
 mod cancelled;
 mod crashed;
@@ -42,6 +43,11 @@ fn main() -> ExitCode {
         interrupted::by_down_in_the_middle_of_a_migration,
         interrupted::a_testbed_in_the_foreground,
         interrupted::the_demo,
+        agents::the_source_s_in_every_phase,
+        agents::the_target_s_in_every_phase,
+        agents::the_source_s_while_it_holds,
+        agents::the_target_s_in_the_restore,
+        agents::while_nothing_moves,
         crashed::down_removes_what_is_left_and_says_what,
         crashed::up_again_without_down,
         crashed::in_the_middle_of_a_migration,
