@@ -57,7 +57,8 @@ pub fn node_image() -> Result<PathBuf, String> {
 /// The workload's binary, of the package that the test or example is in: cargo tells integration tests where it is; an
 /// example finds it beside itself.
 fn counter() -> PathBuf {
-    if let Some(path) = option_env!("CARGO_BIN_EXE_criu-counter").or(option_env!("CARGO_BIN_EXE_pages-service")) {
+    let given = option_env!("CARGO_BIN_EXE_criu-counter").or(option_env!("CARGO_BIN_EXE_pages-service"));
+    if let Some(path) = given.or(option_env!("CARGO_BIN_EXE_agent-counter")) {
         return path.into();
     }
     let name = if env!("CARGO_PKG_NAME") == "godwit-pages" { "pages-service" } else { "criu-counter" };
@@ -328,8 +329,12 @@ impl Node {
     /// The environment of a node of another process.
     pub fn env_of(description: &str) -> NodeEnv {
         let (init, cgroup) = description.split_once(' ').expect("two words");
-        let dirs = hierarchies().into_iter().map(|(_, dir)| dir.join(&cgroup[1..]));
-        NodeEnv::node(init.parse().expect("a pid")).in_cgroups(dirs)
+        NodeEnv::node(init.parse().expect("a pid")).in_cgroups(cgroups(cgroup))
+    }
+
+    /// The node's cgroups, a directory a hierarchy.
+    pub fn cgroups(&self) -> Vec<PathBuf> {
+        cgroups(&self.cgroup)
     }
 
     /// Keeps all packets from the service and from its peers, or lets them through again.
@@ -362,6 +367,10 @@ impl Node {
             }
         }
     }
+}
+
+fn cgroups(path: &str) -> Vec<PathBuf> {
+    hierarchies().into_iter().map(|(_, dir)| dir.join(&path[1..])).collect()
 }
 
 /// The mounted cgroup hierarchies: v1 controllers, or the one of v2.
