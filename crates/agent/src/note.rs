@@ -120,6 +120,14 @@ impl Page {
         }
     }
 
+    /// Notes an end that is reached already. Where there is no room for that, the migration stays noted as begun: it cannot begin
+    /// again either, and to end it once more does no harm.
+    pub(crate) fn close(&self, mark: Mark) {
+        if let Err(error) = self.write(mark) {
+            tracing::warn!(id = self.migration.id, error = error.chain(), "the end of a migration could not be noted");
+        }
+    }
+
     /// On the device when this returns.
     pub(crate) fn write(&self, mark: Mark) -> Result<(), PartError> {
         let Migration { id, workload, strategy } = self.migration.clone();

@@ -232,7 +232,10 @@ impl SourceWork {
     pub(crate) fn thaw(&mut self) -> Result<(), PartError> {
         match self.page.read()? {
             // So that a stage which is still on its way finds that it is over.
-            Known::Nothing => return self.page.write(Mark::Left),
+            Known::Nothing => {
+                self.page.close(Mark::Left);
+                return Ok(());
+            }
             Known::At(Mark::Leaving) => {}
             Known::At(Mark::Discarding) => return Err(PartError::gone("it was ended after the commit")),
             Known::At(_) | Known::Outdated => return Ok(()),
@@ -258,11 +261,12 @@ impl SourceWork {
             },
             SourceState::Released(released) => released.thaw().map_err(part("thaw it")),
         }?;
-        self.page.write(Mark::Left)?;
+        // First: the images may have taken the room for the note.
         let removed = remove_dir(&self.images);
         if let Err(error) = removed {
             tracing::warn!(error = error.chain(), "left behind");
         }
+        self.page.close(Mark::Left);
         Ok(())
     }
 

@@ -290,7 +290,10 @@ impl TargetWork {
     pub(crate) fn abort(&mut self) -> Result<(), PartError> {
         match self.page.read()? {
             // So that a stage which is still on its way finds that it is over.
-            Known::Nothing => return self.page.write(Mark::Aborted),
+            Known::Nothing => {
+                self.page.close(Mark::Aborted);
+                return Ok(());
+            }
             Known::At(Mark::Coming) => {}
             Known::At(Mark::Resuming) if !self.survives()? => {}
             Known::At(Mark::Resuming | Mark::Settled) => {
@@ -320,7 +323,8 @@ impl TargetWork {
         self.handler = None;
         ended?;
         remove_dir(&self.images)?;
-        self.page.write(Mark::Aborted)
+        self.page.close(Mark::Aborted);
+        Ok(())
     }
 
     /// Its controller has been away for long. What was merely prepared is given up; true if nothing is left here.
