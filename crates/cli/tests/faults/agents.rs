@@ -21,8 +21,20 @@ fn kill(node: &Node) {
 
 /// One copy runs where it is said to, and nothing is left of the other.
 #[track_caller]
-fn one_copy_runs(bed: &Bed, asked: Asked, from: &str, to: &str, at: &str) {
+fn one_copy_runs(bed: &Bed, asked: Asked, from: &str, to: &str, at: &str) -> bool {
     let record = asked.record();
+    // The one moment that harms: the guard ends what runs and has not all its memory (docs/adr/0009). It is told, and no copy
+    // runs on with pages that it lacks.
+    if record["error"].as_str().is_some_and(|error| error.contains("all its processes have ended")) {
+        assert!(
+            at.starts_with("switch of pre-copy") || at.starts_with("drain of pre-copy"),
+            "killed in {at}: {record:#}"
+        );
+        [from, to]
+            .iter()
+            .for_each(|node| assert!(bed.node(node).copy_of("video").is_empty(), "killed in {at}, on {node}"));
+        return false;
+    }
     let runs_on = match record["outcome"].as_str() {
         Some("done") => to,
         Some("rolled-back") => from,
@@ -33,11 +45,12 @@ fn one_copy_runs(bed: &Bed, asked: Asked, from: &str, to: &str, at: &str) {
     for node in [from, to] {
         assert_eq!(bed.node(node).images(), "", "killed in {at}, on {node}: {record:#}");
     }
+    true
 }
 
 fn in_every_phase(whose: fn(&'static str, &'static str) -> &'static str) {
     for strategy in STRATEGIES {
-        let bed = bed();
+        let mut bed = bed();
         for phase in PHASES {
             let (from, to) = if bed.node_of("video") == "edge1" { ("edge1", "edge2") } else { ("edge2", "edge1") };
             let victim = agent(&bed.node(whose(from, to)));
@@ -45,7 +58,11 @@ fn in_every_phase(whose: fn(&'static str, &'static str) -> &'static str) {
             // Stop-copy has one phase less.
             if asked.until_phase(phase).is_ok() {
                 signal(&victim, Signal::SIGKILL);
-                one_copy_runs(&bed, asked, from, to, &format!("{phase} of {strategy}"));
+                if !one_copy_runs(&bed, asked, from, to, &format!("{phase} of {strategy}")) {
+                    // The slot first: another test may wait for it.
+                    drop(bed);
+                    bed = crate::hold::bed();
+                }
             }
         }
         let at = if bed.node_of("video") == "edge1" { "edge1" } else { "edge2" };
