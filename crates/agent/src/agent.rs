@@ -165,7 +165,8 @@ impl Agent {
             | Step::TargetAbort => {
                 let worker = self.target(&migration)?;
                 let reply = target_step(&worker, step, Bytes(request.needs), request.plan, request.source).await;
-                if matches!(step, Step::TargetSettle | Step::TargetAbort) && reply.is_ok() {
+                let lost = step == Step::TargetSettle && reply.as_ref().is_err_and(PartError::is_gone);
+                if lost || (matches!(step, Step::TargetSettle | Step::TargetAbort) && reply.is_ok()) {
                     self.targets.over(id);
                 }
                 reply

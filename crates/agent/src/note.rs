@@ -31,12 +31,14 @@ pub(crate) enum Mark {
     Settled,
     /// The target: nothing is left of the migration here.
     Aborted,
+    /// The target: it ran, and ended before it had all its memory; nothing is left of it here.
+    Lost,
 }
 
 impl Mark {
     /// Whether nothing is left to be done for the migration here.
     pub(crate) fn is_end(self) -> bool {
-        matches!(self, Self::Left | Self::Settled | Self::Aborted)
+        matches!(self, Self::Left | Self::Settled | Self::Aborted | Self::Lost)
     }
 
     /// For a person.
@@ -46,14 +48,14 @@ impl Mark {
             Self::Discarding => "its agent was started again; to be ended, waits for its controller",
             Self::Coming => "its agent was started again; has not run, waits for its controller",
             Self::Resuming => "its agent was started again; was let run, waits for its controller",
-            Self::Left | Self::Settled | Self::Aborted => "over",
+            Self::Left | Self::Settled | Self::Aborted | Self::Lost => "over",
         }
     }
 
     pub(crate) fn side(self) -> &'static str {
         match self {
             Self::Leaving | Self::Discarding | Self::Left => "source",
-            Self::Coming | Self::Resuming | Self::Settled | Self::Aborted => "target",
+            Self::Coming | Self::Resuming | Self::Settled | Self::Aborted | Self::Lost => "target",
         }
     }
 }
@@ -172,6 +174,7 @@ mod tests {
             node: godwit_model::NodeName::new("edge1").unwrap(),
             listen: Listen::Unix("none".into()),
             data: std::net::Ipv4Addr::LOCALHOST.into(),
+            data_identity: None,
             state: dir.into(),
             memory: None,
             node_init: None,

@@ -24,6 +24,9 @@ use crate::source::{illegal, memory_mode, part, remove_dir};
 use crate::wire::{Meeting, Migration};
 use crate::{FREEZE_LIMIT, STAGE_LIMIT};
 
+/// Of a target that was let run.
+const ENDED: &str = "all its processes have ended";
+
 /// How far the target is.
 enum TargetState {
     Empty,
@@ -191,6 +194,7 @@ impl TargetWork {
         match self.page.read()? {
             Known::At(Mark::Coming) => {}
             Known::At(Mark::Resuming | Mark::Settled) => return self.must_survive(),
+            Known::At(Mark::Lost) => return Err(PartError::gone(ENDED)),
             Known::Nothing | Known::At(_) | Known::Outdated => {
                 return Err(PartError::new("there is nothing to resume"));
             }
@@ -224,19 +228,34 @@ impl TargetWork {
             TargetState::Running(_) => Ok(()),
             TargetState::Lost(why) => Err(PartError::gone(why.clone())),
             _ if self.survives()? => Ok(()),
-            _ => Err(PartError::gone("all its processes have ended")),
+            _ => Err(PartError::gone(ENDED)),
         }
     }
 
     fn survives(&self) -> Result<bool, PartError> {
-        godwit_criu::survives(&self.config.env(), &self.workload, &Limit::within(STAGE_LIMIT))
+        godwit_criu::survives_whole(&self.config.env(), &self.workload, &Limit::within(STAGE_LIMIT))
             .map_err(part("look for its processes"))
     }
 
     pub(crate) fn settle(&mut self) -> Result<(), PartError> {
-        if self.page.read()? != Known::At(Mark::Resuming) {
-            return Ok(());
+        match self.page.read()? {
+            Known::At(Mark::Resuming) => {}
+            Known::At(Mark::Lost) => return Err(PartError::gone(ENDED)),
+            Known::Nothing | Known::At(_) | Known::Outdated => return Ok(()),
         }
+        if let Err(error) = self.have_all() {
+            if error.is_gone() {
+                self.tidy_up_after_loss();
+            }
+            return Err(error);
+        }
+        remove_dir(&self.images)?;
+        self.page.write(Mark::Settled)
+    }
+
+    /// Waits until all memory is in place, and makes it an ordinary container.
+    fn have_all(&mut self) -> Result<(), PartError> {
+        let ordinary = || part("make it an ordinary container");
         match std::mem::replace(&mut self.state, TargetState::Settled) {
             TargetState::Running(running) => {
                 if let Some(handler) = self.handler.take() {
@@ -251,21 +270,27 @@ impl TargetWork {
                 if let Some(pages) = self.pages.take() {
                     pages.stop();
                 }
-                running.finish(&Limit::within(STAGE_LIMIT)).map_err(part("make it an ordinary container"))?;
+                running.finish(&Limit::within(STAGE_LIMIT)).map(drop).map_err(ordinary())
             }
             TargetState::Lost(why) => {
                 self.state = TargetState::Lost(why.clone());
-                return Err(PartError::gone(why));
+                Err(PartError::gone(why))
             }
             // Another agent has let it run, or has half settled it.
             _ => {
                 self.must_survive()?;
-                godwit_criu::finish_target(&self.config.env(), &self.workload)
-                    .map_err(part("make it an ordinary container"))?;
+                godwit_criu::finish_target(&self.config.env(), &self.workload).map_err(ordinary())
             }
         }
-        remove_dir(&self.images)?;
-        self.page.write(Mark::Settled)
+    }
+
+    /// Nothing is left to be done here but to remember it. What cannot be removed now is not noted as over.
+    fn tidy_up_after_loss(&self) {
+        let cleared = self.clear().map_err(part("remove what is left of it"));
+        match cleared.and_then(|()| remove_dir(&self.images)) {
+            Ok(()) => self.page.close(Mark::Lost),
+            Err(error) => tracing::warn!(error = error.chain(), "left behind"),
+        }
     }
 
     fn clear(&self) -> godwit_criu::Result<()> {
@@ -295,7 +320,9 @@ impl TargetWork {
                 return Ok(());
             }
             Known::At(Mark::Coming) => {}
-            Known::At(Mark::Resuming) if !self.survives()? => {}
+            Known::At(Mark::Resuming) if !matches!(self.state, TargetState::Running(_)) && !self.survives()? => {}
+            // What its clients have seen of it is nowhere else: the source is not to run again.
+            Known::At(Mark::Lost) => return Err(PartError::gone(ENDED)),
             Known::At(Mark::Resuming | Mark::Settled) => {
                 return Err(PartError::new("the target's copy runs: it is the workload, and is not ended"));
             }
@@ -310,7 +337,6 @@ impl TargetWork {
         let ended = match std::mem::replace(&mut self.state, TargetState::Empty) {
             TargetState::Prepared(restore) => restore.cancel().map_err(part("take the target's container away")),
             TargetState::Held(held) => held.abort().map_err(part("end the target's copy")),
-            // What its clients have seen of it is nowhere else: the source is not to run again.
             TargetState::Lost(why) => {
                 self.state = TargetState::Lost(why.clone());
                 return Err(PartError::gone(why));

@@ -17,7 +17,8 @@
 //!   when CRIU has been killed meanwhile; until [`HeldRestore::resume`] the target can be made as it was by
 //!   [`HeldRestore::abort`]. Neither sends a FIN or RST. Dropping does the same.
 //! - When the process that moves a container dies, the same can be had from another: [`recover_source`],
-//!   [`end_source`], [`clear_target`], and, when the target was let run, [`survives`] and [`finish_target`].
+//!   [`end_source`], [`clear_target`], and, when the target was let run, [`survives`], [`survives_whole`] and
+//!   [`finish_target`].
 //! - An order of calls that makes no sense does not compile.
 //!   The exception: a CRIU that somebody else kills in the middle of the dump itself (some 10 ms, while its code is
 //!   inside the tasks and their sockets are in its hands) lets them run at once, before anybody can freeze them.
@@ -78,7 +79,7 @@ pub use node::{NodeChild, NodeCommand, NodeEnv, Output};
 pub use plan::{ExternalMount, RestorePlan};
 pub use preflight::{Obstacle, preflight};
 pub use process::Member;
-pub use released::{ReleasedDump, clear_target, end_source, finish_target, recover_source, survives};
+pub use released::{ReleasedDump, clear_target, end_source, finish_target, recover_source, survives, survives_whole};
 pub use restore::{
     Connections, HeldRestore, LAZY_SOCKET, PreparedRestore, RestoreOptions, RestoreTimes, RestoredContainer,
 };

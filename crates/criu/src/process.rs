@@ -69,6 +69,13 @@ pub(crate) fn status_line(pid: i32, key: &str) -> Result<String> {
         .ok_or_else(|| Error::BadFile { path: path.into(), message: format!("it has no {key}") })
 }
 
+/// Whether some of the memory of `pid` waits for a userfaultfd. None when it has no memory any more.
+pub(crate) fn awaits_memory(pid: i32) -> Option<bool> {
+    let text = fs::read_to_string(format!("/proc/{pid}/smaps")).ok().filter(|text| !text.is_empty())?;
+    let flags = |line: &str| line.strip_prefix("VmFlags:").is_some_and(|flags| flags.split(' ').any(|f| f == "um"));
+    Some(text.lines().any(flags))
+}
+
 /// When a process was started, in clock ticks since boot. `proc_dir` is its directory in some /proc.
 pub(crate) fn start_ticks(proc_dir: &Path) -> Result<u64> {
     let path = proc_dir.join("stat");

@@ -118,6 +118,23 @@ pub fn survives(env: &NodeEnv, id: &str, limit: &Limit) -> Result<bool> {
     }
 }
 
+/// The same for a target whose memory was put in place while it ran. It waits, too, until none of it is missing: where the
+/// process that had the rest has died, the guard is about to end what cannot have it.
+pub fn survives_whole(env: &NodeEnv, id: &str, limit: &Limit) -> Result<bool> {
+    while survives(env, id, limit)? {
+        let freezer = Cgroups::new(env, &Runc::new(env).state_file(id)?.cgroup_paths()).freezer()?;
+        let pids = freezer.pids()?;
+        let runs = |pid: &&i32| process::status_line(**pid, "State:").is_ok_and(|state| !state.starts_with('Z'));
+        // One without memory is about to end, and says nothing of the others.
+        let whole: Vec<_> = pids.iter().filter(runs).map(|pid| process::awaits_memory(*pid)).collect();
+        if !whole.is_empty() && whole.iter().all(|awaits| *awaits == Some(false)) {
+            return Ok(true);
+        }
+        limit.pause(LOOK_AGAIN, "all memory to be in place, or the container to end")?;
+    }
+    Ok(false)
+}
+
 /// Takes away what the restoring process needed and a survivor does not: the end of a [`crate::RestoredContainer`] that is lost.
 pub fn finish_target(env: &NodeEnv, id: &str) -> Result<()> {
     Stage::left_behind(env, id)?.map_or(Ok(()), Stage::remove)

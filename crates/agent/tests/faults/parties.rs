@@ -182,6 +182,7 @@ impl Cast {
             node: NodeName::new(side).unwrap(),
             listen: Listen::Unix(dir.path().join(format!("{side}.sock"))),
             data: std::net::Ipv4Addr::LOCALHOST.into(),
+            data_identity: None,
             state: "/var/lib/godwit/state".into(),
             memory: None,
             node_init: node.env.init_pid(),

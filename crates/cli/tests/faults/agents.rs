@@ -23,13 +23,12 @@ fn kill(node: &Node) {
 #[track_caller]
 fn one_copy_runs(bed: &Bed, asked: Asked, from: &str, to: &str, at: &str) -> bool {
     let record = asked.record();
-    // The one moment that harms: the guard ends what runs and has not all its memory (docs/adr/0009). It is told, and no copy
-    // runs on with pages that it lacks.
-    if record["error"].as_str().is_some_and(|error| error.contains("all its processes have ended")) {
-        assert!(
-            at.starts_with("switch of pre-copy") || at.starts_with("drain of pre-copy"),
-            "killed in {at}: {record:#}"
-        );
+    // The one moment that harms: what runs and cannot have all its memory any more is ended (docs/adr/0009). It is told, and
+    // no copy runs on with pages that it lacks.
+    if record["outcome"] == "lost" {
+        let lazy = ["pre-copy", "post-copy"].iter().any(|strategy| at.ends_with(strategy));
+        let late = ["transfer", "restore", "commit", "switch", "drain"].iter().any(|phase| at.starts_with(phase));
+        assert!(lazy && late, "killed in {at}: {record:#}");
         [from, to]
             .iter()
             .for_each(|node| assert!(bed.node(node).copy_of("video").is_empty(), "killed in {at}, on {node}"));

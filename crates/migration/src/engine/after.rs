@@ -54,10 +54,11 @@ impl Run<'_, '_, '_, '_> {
                 if error.is_unreachable() || (needs_source_until_settled(strategy) && !error.is_gone()) {
                     return Err(error);
                 }
-                ending.errors.push(error.chain());
-                if needs_source_until_settled(strategy) {
+                // It ran, and has ended: whatever its clients have seen of it, the source's copy does not have.
+                if error.is_gone() {
                     ending.outcome = Outcome::Lost;
                 }
+                ending.errors.push(error.chain());
             }
             insist("end the source's frozen copy", &retries, Certain::TriedAgain, || parts.source.discard())?;
             let cleaned =
