@@ -15,6 +15,8 @@ use crate::request::Retries;
 struct World {
     calls: Vec<&'static str>,
     fail: Vec<(&'static str, u32)>,
+    /// A step that finds that what it is about has ended.
+    gone_at: Option<&'static str>,
     source_runs: bool,
     source_exists: bool,
     target_exists: bool,
@@ -33,6 +35,9 @@ impl World {
             cancel.cancel();
         }
         assert!(!(self.source_runs && self.target_runs), "two run at once, at {name}");
+        if self.gone_at == Some(name) {
+            return Err(PartError::gone("injected"));
+        }
         match self.fail.iter_mut().find(|(at, _)| *at == name) {
             Some((_, times)) if *times > 0 => {
                 *times -= 1;
@@ -191,19 +196,18 @@ fn run(fail: Option<(&'static str, u32)>, cancel_at: Option<&'static str>) -> (W
 
 fn run_failing(fail: &[(&'static str, u32)], cancel_at: Option<&'static str>) -> (World, Ended) {
     let cancel = Cancel::default();
-    let world = Shared(Rc::new(RefCell::new(World {
-        fail: fail.to_vec(),
-        source_runs: true,
-        source_exists: true,
-        packets_at: Some(Side::Source),
-        cancel_at: cancel_at.map(|at| (at, cancel.clone())),
-        ..World::default()
-    })));
+    let cancel_at = cancel_at.map(|at| (at, cancel.clone()));
+    run_in(World { fail: fail.to_vec(), cancel_at, ..World::default() }, &request(), &cancel)
+}
+
+fn run_in(world: World, request: &Request, cancel: &Cancel) -> (World, Ended) {
+    let world = World { source_runs: true, source_exists: true, packets_at: Some(Side::Source), ..world };
+    let world = Shared(Rc::new(RefCell::new(world)));
     let (mut s, mut t, mut n, mut j) = (world.clone(), world.clone(), world.clone(), world.clone());
     let ended = migrate(
-        &request(),
+        request,
         &mut Parts { source: &mut s, target: &mut t, traffic: &mut n, journal: &mut j, retries: RETRIES },
-        &cancel,
+        cancel,
         &mut |_| {},
     );
     drop((s, t, n, j));
@@ -289,6 +293,22 @@ fn a_failure_while_draining_is_reported_and_does_not_matter_to_the_workload() {
         // A fence that stays would cut the workload off when it comes back.
         assert_eq!(ended.open, ["traffic.drain", "record.ended"].contains(&step), "{step}");
         assert!(world.target_runs && !world.source_exists, "{step}");
+    }
+}
+
+#[test]
+fn a_target_that_ended_before_it_had_all_its_memory_is_lost_and_the_source_does_not_run_again() {
+    for strategy in [Strategy::StopCopy, Strategy::PreCopy, Strategy::PostCopy] {
+        for step in ["resume", "settle"] {
+            let world = World { gone_at: Some(step), ..World::default() };
+            let (world, ended) = run_in(world, &Request { strategy, ..request() }, &Cancel::default());
+            assert_eq!((ended.outcome, ended.open), (Outcome::Lost, false), "{step} of {strategy}");
+            assert!(
+                !world.source_runs && !world.source_exists && !world.calls.contains(&"thaw"),
+                "{step} of {strategy}"
+            );
+            assert_eq!(world.journal.last(), Some(&State::Ended(Outcome::Lost)), "{step} of {strategy}");
+        }
     }
 }
 
