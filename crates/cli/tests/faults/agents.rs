@@ -77,7 +77,7 @@ pub fn the_target_s_in_every_phase() {
     in_every_phase(|_, to| to);
 }
 
-/// The source is frozen, dumped and sent: the target has all it needs.
+/// The source is frozen, dumped and sent: the target has all it needs, but by post-copy.
 pub fn the_source_s_while_it_holds() {
     let bed = bed();
     for strategy in STRATEGIES {
@@ -85,6 +85,12 @@ pub fn the_source_s_while_it_holds() {
         let to = standing.to;
         kill(&standing.source);
         let record = standing.go_on();
+        // By post-copy it had the only copy of what was written last: unless that was fetched in time, nothing may run on.
+        if strategy == "post-copy" && record["outcome"] == "lost" {
+            assert!(record["error"].as_str().is_some_and(|error| error.contains("only on the source")), "{record:#}");
+            assert!(["edge1", "edge2"].iter().all(|node| bed.node(node).copy_of("video").is_empty()), "{record:#}");
+            return;
+        }
         assert_eq!(record["outcome"], "done", "{record:#}");
         assert_unharmed(&bed, to);
     }
