@@ -3,7 +3,7 @@
 use std::fs;
 
 use nix::sys::signal::Signal;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::e2e::bed::Asked;
 use crate::e2e::node::{Node, Process, signal};
@@ -41,7 +41,7 @@ impl Standing {
             let criu = target.criu();
             let stopped = !criu.is_empty() && criu.iter().all(|process| signal(process, Signal::SIGSTOP));
             // Too late where the machine was slow to let us: then it ended well, and the next one goes back.
-            if stopped && asked.until_phase("restore").is_ok() && is_stopped(&target) {
+            if stopped && asked.until_phase("restore").is_ok() && is_stopped(&target) && stays_in_restore(bed, to) {
                 return Self { asked, source, target, from, to };
             }
             target.criu().iter().for_each(|process| _ = signal(process, Signal::SIGCONT));
@@ -67,6 +67,12 @@ impl Standing {
         self.target.criu().iter().for_each(|process| _ = signal(process, Signal::SIGCONT));
         self.asked.record()
     }
+}
+
+/// Not on its way to the switch: it was stopped before it had restored. (Past that a migration does not stay in this phase
+/// while the state is asked for again and again.)
+fn stays_in_restore(bed: &Bed, to: &str) -> bool {
+    (0..4).all(|_| bed.status()["workloads"][0]["migrating"] == json!([to, "restore"]))
 }
 
 fn is_stopped(node: &Node) -> bool {
