@@ -9,18 +9,18 @@ mod runner;
 #[path = "../../criu/tests/world/mod.rs"]
 mod world;
 
-use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use godwit_criu::{
     DumpOptions, ImagesDir, MemoryMode, PreparedDump, Runc, Status, clear_target, end_source, recover_source,
 };
+use lazy::{assert_unharmed, running_world};
 use memory::CHECK;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use runner::{kill_mover_at, reached};
-use world::{Client, Node, World, limit};
+use world::{Node, World, limit};
 
 /// The step at which the mover kills itself.
 const KILLS_ITSELF: &str = "filling";
@@ -60,26 +60,6 @@ fn mover(step: &str) {
     handler.wait_filled(lazy::FILLING).unwrap();
     reached(step, "filled");
     drop((held, running));
-}
-
-fn running_world(image: &Path) -> (World, Client) {
-    let world = World::new(image);
-    world.a.run_counter("app", 16, &[]);
-    let client = world.client();
-    client.wait_for(10);
-    (world, client)
-}
-
-/// The service runs on the source with its connection and memory, and it can be moved.
-fn assert_unharmed(world: &World, client: Client) {
-    world.b.block(false);
-    client.wait_for(50);
-    assert_eq!(world.ask_once(0, CHECK), 0, "wrong pages");
-    assert!(Runc::new(&world.b.env).list(&limit()).unwrap().is_empty(), "the target has kept something");
-    lazy::move_between(world, &world.a, &world.b, "b", "again", &[]);
-    client.wait_for(20);
-    assert_eq!(world.ask_once(0, CHECK), 0, "wrong pages");
-    client.stop().unwrap();
 }
 
 fn a_mover_killed_before_the_commit_point_leaves_a_source_that_can_be_recovered() {

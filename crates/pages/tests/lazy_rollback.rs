@@ -8,41 +8,20 @@ mod memory;
 #[path = "../../criu/tests/world/mod.rs"]
 mod world;
 
-use std::path::Path;
 use std::time::Duration;
 
 use godwit_criu::{HeldDump, Limit, Runc, Status};
 use godwit_pages::{Error, PAGE};
-use lazy::Mode;
+use lazy::{Mode, assert_unharmed, running_world};
 use memory::CHECK;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use world::{Client, World, limit};
-
-fn running_world(image: &Path) -> (World, Client) {
-    let world = World::new(image);
-    world.a.run_counter("app", 16, &[]);
-    let client = world.client();
-    client.wait_for(10);
-    (world, client)
-}
+use world::{World, limit};
 
 fn roll_back(world: &World, held: HeldDump) {
     let released = held.rollback().unwrap();
     world.a.block(false);
     released.thaw().unwrap();
-}
-
-/// The service runs on the source with its connection and memory, and it can be moved.
-fn assert_unharmed(world: &World, client: Client) {
-    world.b.block(false);
-    client.wait_for(50);
-    assert_eq!(world.ask_once(0, CHECK), 0, "wrong pages");
-    assert!(Runc::new(&world.b.env).list(&limit()).unwrap().is_empty(), "the target has kept something");
-    lazy::move_between(world, &world.a, &world.b, "b", "again", &[]);
-    client.wait_for(20);
-    assert_eq!(world.ask_once(0, CHECK), 0, "wrong pages");
-    client.stop().unwrap();
 }
 
 #[test]

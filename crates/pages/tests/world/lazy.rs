@@ -2,6 +2,7 @@
 
 #![allow(dead_code, unreachable_pub)]
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,8 +12,8 @@ use godwit_criu::{
 };
 use godwit_pages::{FillOptions, LazyHandler, PageStore, Stats};
 
-use crate::memory;
-use crate::world::{BUNDLE, Node, World, limit};
+use crate::memory::{self, CHECK};
+use crate::world::{BUNDLE, Client, Node, World, limit};
 
 /// Longer than any filling.
 pub const FILLING: Duration = Duration::from_secs(30);
@@ -37,6 +38,27 @@ pub struct Frozen {
     /// None when the memory is in the images.
     pub handler: Option<LazyHandler>,
     pub store: Arc<PageStore>,
+}
+
+/// A counter that runs on `a`, and its client.
+pub fn running_world(image: &Path) -> (World, Client) {
+    let world = World::new(image);
+    world.a.run_counter("app", 16, &[]);
+    let client = world.client();
+    client.wait_for(10);
+    (world, client)
+}
+
+/// The service runs on the source with its connection and memory, and it can be moved.
+pub fn assert_unharmed(world: &World, client: Client) {
+    world.b.block(false);
+    client.wait_for(50);
+    assert_eq!(world.ask_once(0, CHECK), 0, "wrong pages");
+    assert!(Runc::new(&world.b.env).list(&limit()).unwrap().is_empty(), "the target has kept something");
+    move_between(world, &world.a, &world.b, "b", "again", &[]);
+    client.wait_for(20);
+    assert_eq!(world.ask_once(0, CHECK), 0, "wrong pages");
+    client.stop().unwrap();
 }
 
 /// The target's side, with a store that is empty yet.
