@@ -90,14 +90,7 @@ impl PartError {
 
     /// The whole chain in one line.
     pub fn chain(&self) -> String {
-        let mut text = self.to_string();
-        let mut next = std::error::Error::source(self);
-        while let Some(cause) = next {
-            text.push_str(": ");
-            text.push_str(&cause.to_string());
-            next = cause.source();
-        }
-        text
+        godwit_model::chain(self)
     }
 }
 

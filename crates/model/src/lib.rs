@@ -17,6 +17,7 @@
 //!   measured have at most three decimals there.
 
 mod baseline;
+mod chain;
 mod decimals;
 mod decision;
 mod migration;
@@ -26,6 +27,7 @@ mod snapshot;
 mod units;
 
 pub use baseline::{Baseline, BaselineMove, Compared, median};
+pub use chain::chain;
 pub use decision::{Action, Decision};
 pub use migration::{CopyRound, MigrationId, MigrationRecord, Outcome, Phase, PhaseTime, Strategy, StrategyChoice};
 pub use names::{NameError, NodeName, UserName, WorkloadName};

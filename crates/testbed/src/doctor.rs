@@ -189,18 +189,9 @@ fn write_protection(root: bool) -> Finding {
 }
 
 fn scratch_node(image: &Path) -> Result<godwit_criu::Capabilities, String> {
-    fn chain(error: &dyn std::error::Error) -> String {
-        let mut text = error.to_string();
-        let mut next = error.source();
-        while let Some(cause) = next {
-            text.push_str(&format!(": {cause}"));
-            next = cause.source();
-        }
-        text
-    }
     let pid = std::process::id();
     let scratch = std::env::temp_dir().join(format!("godwit-doctor-{pid}"));
-    let netns = Netns::create(&format!("godwit.doctor.{pid}")).map_err(|e| chain(&e))?;
+    let netns = Netns::create(&format!("godwit.doctor.{pid}")).map_err(|e| godwit_model::chain(&e))?;
     let program = std::env::current_exe().map_err(|e| e.to_string())?;
     fs::create_dir_all(scratch.join("app")).map_err(|e| e.to_string())?;
     let cgroup = Cgroup::new(format!("godwit-doctor-{pid}"));
@@ -214,10 +205,10 @@ fn scratch_node(image: &Path) -> Result<godwit_criu::Capabilities, String> {
         app: &scratch.join("app"),
         scratch: scratch.join("node"),
     })
-    .map_err(|e| chain(&e))
+    .map_err(|e| godwit_model::chain(&e))
     .and_then(|node| {
         let env: NodeEnv = node.env();
-        godwit_criu::check(&env, &Limit::within(Duration::from_secs(20))).map_err(|e| chain(&e))
+        godwit_criu::check(&env, &Limit::within(Duration::from_secs(20))).map_err(|e| godwit_model::chain(&e))
     });
     let _ = fs::remove_dir_all(&scratch);
     // A node that stood has taken it away itself.

@@ -61,14 +61,7 @@ impl StreamError {
 
     /// The whole chain in one line: what the peer is told.
     pub(crate) fn chain(&self) -> String {
-        let mut text = self.to_string();
-        let mut next = std::error::Error::source(self);
-        while let Some(cause) = next {
-            text.push_str(": ");
-            text.push_str(&cause.to_string());
-            next = cause.source();
-        }
-        text
+        godwit_model::chain(self)
     }
 }
 

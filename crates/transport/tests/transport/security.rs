@@ -17,17 +17,7 @@ fn errors(sender: Peer, receiver: Peer) -> (String, String) {
     let options = Options { connect: Duration::from_millis(500), ..quick() };
     let receiving = receiving(|dir| Receiver::listen(listener, receiver, options.clone(), dir));
     let sent = Sender::open(dialling(address), sender, options).unwrap_err();
-    (chain(&sent), chain(&receiving.join().unwrap().unwrap_err()))
-}
-
-fn chain(error: &StreamError) -> String {
-    let mut text = error.to_string();
-    let mut next = std::error::Error::source(error);
-    while let Some(cause) = next {
-        text = format!("{text}: {cause}");
-        next = cause.source();
-    }
-    text
+    (godwit_model::chain(&sent), godwit_model::chain(&receiving.join().unwrap().unwrap_err()))
 }
 
 #[test]
