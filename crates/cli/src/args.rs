@@ -256,6 +256,7 @@ impl Host {
             name: name.clone(),
             program: std::env::current_exe()?,
             image: self.node_image.path(),
+            image_cache: godwit_testbed::image_cache(),
             links: match self.link {
                 LinkBackend::Userspace => Backend::Userspace,
                 LinkBackend::Netem => Backend::Netem,

@@ -86,8 +86,9 @@ impl Spec {
         Self { config }
     }
 
-    /// One environment variable more.
+    /// An environment variable, in the place of one of the same name.
     pub fn env(mut self, key: &str, value: &str) -> Self {
+        self.config.process.env.retain(|old| old.split_once('=').is_none_or(|(name, _)| name != key));
         self.config.process.env.push(format!("{key}={value}"));
         self
     }
@@ -293,6 +294,13 @@ mod tests {
         assert_eq!(kinds, ["pid", "mount", "network", "uts"]);
         let mounts = json["mounts"].as_array().unwrap();
         assert!(mounts.iter().all(|m| m["type"] != "cgroup" && m["type"] != "devpts"));
+    }
+
+    #[test]
+    fn a_variable_is_there_once() {
+        let spec = Spec::new(["/bin/true"], "/r").env("A", "1").env("PATH", "/x").env("A", "2=2");
+        let json: serde_json::Value = serde_json::from_str(&spec.to_json()).unwrap();
+        assert_eq!(json["process"]["env"], serde_json::json!(["PATH=/x", "A=2=2"]));
     }
 
     #[test]

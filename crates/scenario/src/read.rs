@@ -2,10 +2,12 @@
 //! another.
 
 mod checks;
+mod contents;
 mod parts;
 mod policy;
 mod users;
 
+use std::path::Path;
 use std::time::Duration;
 
 use godwit_model::{Rtt, Time};
@@ -89,10 +91,10 @@ impl Declared {
     }
 }
 
-/// Reads and checks all of it.
-pub(crate) fn scenario(tree: &Tree) -> Result<Scenario, Vec<Problem>> {
+/// Reads and checks all of it. Relative paths begin at `dir`.
+pub(crate) fn scenario(tree: &Tree, dir: &Path) -> Result<Scenario, Vec<Problem>> {
     let problems = Problems::default();
-    let read = whole(tree, &problems);
+    let read = whole(tree, dir, &problems);
     let problems = problems.into_vec();
     match read {
         Some(scenario) if problems.is_empty() => Ok(scenario),
@@ -101,7 +103,7 @@ pub(crate) fn scenario(tree: &Tree) -> Result<Scenario, Vec<Problem>> {
     }
 }
 
-fn whole(tree: &Tree, problems: &Problems) -> Option<Scenario> {
+fn whole(tree: &Tree, dir: &Path, problems: &Problems) -> Option<Scenario> {
     if tree.value == Value::Null {
         problems.add(Problem::new(Place::default(), "the file is empty").help("begin with `version: 1`"));
         return None;
@@ -134,7 +136,7 @@ fn whole(tree: &Tree, problems: &Problems) -> Option<Scenario> {
     let nodes_read: Vec<Placed<Node>> = each(node_entries, read, |tree| parts::node(tree, problems));
     let users_read: Vec<Placed<User>> = each(user_entries, read, |tree| users::user(tree, &nodes, problems));
     let workloads: Vec<Placed<Workload>> =
-        each(fields.list("workloads"), read, |tree| parts::workload(tree, &nodes, &users, problems));
+        each(fields.list("workloads"), read, |tree| parts::workload(tree, dir, &nodes, &users, problems));
     let stress: Vec<Placed<Stress>> = each(fields.list("stress"), read, |tree| parts::stress(tree, &nodes, problems));
     checks::fits(&nodes_read, &workloads, &stress, problems);
 

@@ -1,6 +1,7 @@
 //! A checked scenario.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use godwit_model::{Bytes, NodeName, Rtt, Time, UserName, WorkloadKind, WorkloadName};
@@ -83,8 +84,22 @@ pub struct Workload {
     pub memory: Bytes,
     /// How much of that it writes anew in a second. Default 0.
     pub dirty_rate: Bytes,
-    /// What runs in it; empty: the built-in counting service.
+    /// What runs in it; empty: what its image says, or without an image the built-in counting service.
     pub command: Vec<String>,
+    /// Its root file system: a directory, tar, OCI layout or OCI archive. Relative paths of the file are joined to the
+    /// file's directory. None: the node image's.
+    pub image: Option<PathBuf>,
+    /// Environment variables, beside or in the place of the image's.
+    pub env: BTreeMap<String, String>,
+    /// Whose rights it has (`name`, `uid`, `name:group` …); none: what its image says, else root's.
+    pub user: Option<String>,
+    /// Where it is started, an absolute path in the container; none: what its image says, else `/`.
+    pub workdir: Option<PathBuf>,
+    /// Its host name; none: the node's.
+    pub hostname: Option<String>,
+    /// Directories of the container, as plain absolute paths, that are kept apart from its root file system and move with
+    /// it. None is within another.
+    pub volumes: Vec<PathBuf>,
 }
 
 /// A phase of load on a node, active in `from..until()`.
@@ -166,10 +181,11 @@ impl Scenario {
     /// The form that this version reads.
     pub const VERSION: u64 = 1;
 
-    /// Reads and checks a scenario. `file` is what the error calls the text.
+    /// Reads and checks a scenario. `file` is what the error calls the text; paths in the text are relative to its directory.
     pub fn parse(text: &str, file: &str) -> Result<Self, ScenarioError> {
         let tree = Tree::parse(text).map_err(|problem| ScenarioError::new(file, text, vec![problem]))?;
-        read::scenario(&tree).map_err(|problems| ScenarioError::new(file, text, problems))
+        let dir = Path::new(file).parent().unwrap_or(Path::new(""));
+        read::scenario(&tree, dir).map_err(|problems| ScenarioError::new(file, text, problems))
     }
 
     /// An error at a place that was found wrong later than here, for example by the policy that checks its parameters:

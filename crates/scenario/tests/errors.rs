@@ -1,5 +1,7 @@
 //! What a person is told about a broken file: the snapshots beside this are read like documentation.
 
+use std::path::Path;
+
 use godwit_scenario::Scenario;
 use proptest::prelude::*;
 
@@ -68,6 +70,11 @@ told! {
     no_length: error("version: 1\nname: still\nnodes: [ { name: a } ]\n");
     missing_fields: with("{ steps: 10, every: 6s, by: 3ms }", "{ steps: 10 }");
     workload_too_big: with("memory: 16MiB", "memory: 2GiB");
+    no_paths: with("port: 5555", "workdir: srv, image: '', volumes: [data, /srv/../etc, /]");
+    volumes_in_each_other: with("port: 5555", "volumes: [/srv/data, /srv, /proc/x, /var, /var]");
+    no_environment: with("port: 5555", "env: { A: 1, B: , C: [x], '': y, A: 2 }");
+    environment_of_no_map: with("port: 5555", "env: [A=1]");
+    bad_hostname: with("port: 5555", "hostname: my_host");
     list_expected: with("users: [phone]", "users: phone");
     no_value: with("rtt_bound: 26ms", "rtt_bound:");
     too_late: error(&(GOOD.replace("from: 0s", "from: 2m") + "duration: 90s\n"));
@@ -83,6 +90,24 @@ fn the_good_one_is_good() {
     let scenario = Scenario::parse(GOOD, "walk.yaml").unwrap();
     assert_eq!(scenario.policy.params, serde_json::json!({"bands": {"rtt": [3, 15.5]}}));
     assert_eq!(scenario.workloads[0].users[0].as_str(), "phone");
+}
+
+#[test]
+fn what_a_container_is_made_of() {
+    let fields = "image: img/web.tar, env: { PORT: 80, A: b }, user: 'www:8', workdir: /srv, hostname: web, \
+                  volumes: [/srv/data, /var/lib/x]";
+    let text = GOOD.replace("port: 5555", fields);
+    let web = &Scenario::parse(&text, "scenarios/walk.yaml").unwrap().workloads[0];
+    assert_eq!(web.image.as_deref(), Some(Path::new("scenarios/img/web.tar")));
+    let env: Vec<_> = web.env.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
+    assert_eq!(env, [("A", "b"), ("PORT", "80")]);
+    assert_eq!((web.user.as_deref(), web.hostname.as_deref()), (Some("www:8"), Some("web")));
+    assert_eq!(web.workdir.as_deref(), Some(Path::new("/srv")));
+    assert_eq!(web.volumes, [Path::new("/srv/data"), Path::new("/var/lib/x")]);
+
+    let absolute = GOOD.replace("port: 5555", "image: /img/web");
+    let absolute = Scenario::parse(&absolute, "scenarios/walk.yaml").unwrap();
+    assert_eq!(absolute.workloads[0].image.as_deref(), Some(Path::new("/img/web")));
 }
 
 #[test]

@@ -8,13 +8,17 @@ use godwit_criu::{Limit, NodeEnv, Runc, Spec, Status, Streams};
 use godwit_model::{Bytes, NodeName, WorkloadName};
 use godwit_scenario::Workload;
 
+use crate::contents::Contents;
 use crate::error::TestbedError;
+use crate::images::Begin;
 use crate::network::Network;
 use crate::node::Node;
-use crate::node_init::{APP_DIR, IMAGE_DIR, STATE_DIR};
+use crate::node_init::STATE_DIR;
 
 /// How long one runc call may take.
 const PATIENCE: Duration = Duration::from_secs(20);
+/// How long it may take to copy what an image has in the place of a volume.
+const FILL_PATIENCE: Duration = Duration::from_secs(300);
 /// Where Godwit's program is in a container.
 pub(crate) const PROGRAM: &str = "/usr/local/bin/godwit";
 
@@ -24,31 +28,26 @@ pub(crate) struct Container {
     pub(crate) name: WorkloadName,
     pub(crate) port: u16,
     pub(crate) memory: Bytes,
-    /// The program that a user gave; empty: the counting service.
-    pub(crate) command: Vec<String>,
-    dirty_rate: Bytes,
+    /// Whether it is the counting service, which Godwit's clients can measure.
+    pub(crate) is_counting: bool,
+    contents: Contents,
 }
 
 impl Container {
-    pub(crate) fn new(workload: &Workload) -> Self {
-        Self {
+    /// With the image that it begins with; none: the node image, whose root file system on the host is `node_image`.
+    pub(crate) fn new(workload: &Workload, begin: Option<&Begin>, node_image: &Path) -> Result<Self, TestbedError> {
+        Ok(Self {
             name: workload.name.clone(),
             port: workload.port,
             memory: workload.memory,
-            command: workload.command.clone(),
-            dirty_rate: workload.dirty_rate,
-        }
+            is_counting: workload.command.is_empty() && begin.is_none(),
+            contents: Contents::of(workload, begin, node_image)?,
+        })
     }
 
     /// A restored checkpoint beside the testbed's workloads; its program is the checkpoint's.
     pub(crate) fn of_checkpoint(name: &WorkloadName, port: u16, memory: Bytes) -> Self {
-        let command = vec!["(restored)".to_owned()];
-        Self { name: name.clone(), port, memory, command, dirty_rate: Bytes(0) }
-    }
-
-    /// Whether it is the counting service, which Godwit's clients can measure.
-    pub(crate) fn is_counting(&self) -> bool {
-        self.command.is_empty()
+        Self { name: name.clone(), port, memory, is_counting: false, contents: Contents::of_node_image() }
     }
 
     /// Its bundle, in any node.
@@ -71,42 +70,48 @@ impl Container {
         Path::new(STATE_DIR).join("images").join(format!("{kind}-{number}"))
     }
 
-    fn args(&self) -> Vec<String> {
-        if !self.command.is_empty() {
-            return self.command.clone();
-        }
-        let listen = format!("0.0.0.0:{}", self.port);
-        let (memory, dirty) = (self.memory.0.to_string(), self.dirty_rate.0.to_string());
-        ["service", "--listen", &listen, "--memory", &memory, "--dirty-rate", &dirty].iter().fold(
-            vec![PROGRAM.to_owned()],
-            |mut args, arg| {
-                args.push((*arg).to_owned());
-                args
-            },
-        )
-    }
-
     /// Makes bundle, root file system and specification on a node, so that it can be started or restored there.
     pub(crate) fn prepare(&self, node: &Node, network: &Network) -> Result<(), TestbedError> {
         let failed = |why: &str, source| self.failed(node.name(), why, Some(source));
         let bundle = self.bundle();
-        let rootfs = bundle.join("rootfs");
-        for dir in ["rootfs", "upper", "work"] {
-            let path = node.host_path(bundle.join(dir));
+        for dir in ["rootfs", "upper", "work"].map(|dir| bundle.join(dir)).into_iter().chain(self.volumes()) {
+            let path = node.host_path(dir);
             fs::create_dir_all(&path).map_err(|source| TestbedError::File { what: "make", path, source })?;
         }
         self.mount_root(node).map_err(|e| failed("its root file system cannot be mounted", e))?;
-        let spec = Spec::new(self.args(), rootfs)
+        let mut spec = Spec::new(self.contents.args.iter(), bundle.join("rootfs"))
             .netns(network.service_netns(node.name(), &self.name).path())
             .cgroups_path(self.cgroup(node).oci_path());
+        spec = self.contents.apply(spec);
+        for (volume, inside) in self.volumes().zip(&self.contents.volumes) {
+            spec = spec.bind(volume, &inside.display().to_string(), &["rw"]);
+        }
         spec.write(&node.host_path(&bundle)).map_err(|e| failed("its specification cannot be written", e))
+    }
+
+    /// Where its volumes are in any node, in their order.
+    fn volumes(&self) -> impl Iterator<Item = PathBuf> {
+        let dir = self.bundle().join("volumes");
+        (0..self.contents.volumes.len()).map(move |number| dir.join(number.to_string()))
+    }
+
+    /// Puts into its volumes what its image has in their places, as container engines do.
+    pub(crate) fn fill_volumes(&self, node: &Node) -> Result<(), TestbedError> {
+        for (volume, inside) in self.volumes().zip(&self.contents.volumes) {
+            self.contents.fill(&node.host_path(volume), inside, &Limit::within(FILL_PATIENCE)).map_err(|e| {
+                let why = format!("its volume {} cannot be filled", inside.display());
+                self.failed(node.name(), &why, Some(e))
+            })?;
+        }
+        Ok(())
     }
 
     /// Mounts its root file system on a node: the image, and above it what it writes.
     pub(crate) fn mount_root(&self, node: &Node) -> Result<(), godwit_criu::Error> {
         let bundle = self.bundle();
         let [rootfs, upper, work] = ["rootfs", "upper", "work"].map(|name| bundle.join(name));
-        let layers = format!("lowerdir={APP_DIR}:{IMAGE_DIR},upperdir={},workdir={}", upper.display(), work.display());
+        let lower = self.contents.lower.iter().map(|dir| dir.display().to_string()).collect::<Vec<_>>().join(":");
+        let layers = format!("lowerdir={lower},upperdir={},workdir={}", upper.display(), work.display());
         let mount = node.env().command("mount").args(["-t", "overlay", "overlay", "-o", &layers]).arg(&rootfs);
         mount.run(&Limit::within(PATIENCE)).map(drop)
     }

@@ -203,6 +203,7 @@ fn scratch_node(image: &Path) -> Result<godwit_criu::Capabilities, String> {
         program: &program,
         image,
         app: &scratch.join("app"),
+        images: &[],
         scratch: scratch.join("node"),
     })
     .map_err(|e| godwit_model::chain(&e))

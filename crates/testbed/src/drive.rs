@@ -205,7 +205,7 @@ fn start_clients(
     scenario: &Scenario,
 ) -> Result<BTreeMap<(UserName, WorkloadName), Client>, TestbedError> {
     let mut clients = BTreeMap::new();
-    for workload in scenario.workloads.iter().filter(|w| testbed.container(&w.name).is_counting()) {
+    for workload in scenario.workloads.iter().filter(|w| testbed.container(&w.name).is_counting) {
         for user in &workload.users {
             let address = testbed.service_address(&workload.name);
             let client =

@@ -66,6 +66,15 @@ pub enum TestbedError {
     /// A cgroup.
     #[error(transparent)]
     Cgroup(#[from] CgroupError),
+    /// The image of a workload.
+    #[error("the image of workload {workload}")]
+    Image {
+        /// Whose.
+        workload: WorkloadName,
+        /// Why it cannot be used.
+        #[source]
+        source: godwit_image::ImageError,
+    },
     /// A workload does not start.
     #[error("workload {workload} does not start on {node}: {why}")]
     Workload {
@@ -131,6 +140,6 @@ impl TestbedError {
 
     /// Whether it was asked for something that cannot be.
     pub fn is_bad_request(&self) -> bool {
-        matches!(self, Self::Running { .. } | Self::Unsupported(_))
+        matches!(self, Self::Running { .. } | Self::Unsupported(_) | Self::Image { .. })
     }
 }

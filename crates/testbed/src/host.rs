@@ -71,12 +71,22 @@ fn file_name(path: &str) -> &str {
     path.rsplit('/').next().unwrap_or(path)
 }
 
-/// Where `scripts/setup-node-image.sh` puts the node image.
-pub fn default_image() -> PathBuf {
+/// Where what takes time to make is kept.
+fn cache() -> PathBuf {
     let home = || PathBuf::from(std::env::var_os("HOME").unwrap_or_else(|| "/root".into()));
     let cache = std::env::var_os("GODWIT_CACHE").map(PathBuf::from);
     let xdg = || std::env::var_os("XDG_CACHE_HOME").map(|dir| PathBuf::from(dir).join("godwit"));
-    cache.or_else(xdg).unwrap_or_else(|| home().join(".cache/godwit")).join("node-image/current/rootfs")
+    cache.or_else(xdg).unwrap_or_else(|| home().join(".cache/godwit"))
+}
+
+/// Where `scripts/setup-node-image.sh` puts the node image.
+pub fn default_image() -> PathBuf {
+    cache().join("node-image/current/rootfs")
+}
+
+/// Where unpacked images of workloads are kept.
+pub fn image_cache() -> PathBuf {
+    cache().join("images")
 }
 
 /// `fs.pipe-max-size`, raised while this lives: by the first testbed of this machine, set back by the last.

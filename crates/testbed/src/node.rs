@@ -68,6 +68,8 @@ pub struct NodeConfig<'a> {
     pub image: &'a Path,
     /// The layer with Godwit's program for containers.
     pub app: &'a Path,
+    /// Root file systems of workloads' images.
+    pub images: &'a [PathBuf],
     /// An empty directory.
     pub scratch: PathBuf,
 }
@@ -107,6 +109,7 @@ impl Node {
             hostname: config.name.to_string(),
             image: config.image.to_owned(),
             app: config.app.to_owned(),
+            images: config.images.to_owned(),
             scratch: config.scratch.clone(),
         })
         .expect("plain strings");

@@ -25,6 +25,11 @@ pub(crate) const APP_DIR: &str = "/var/lib/godwit/app";
 /// Where a node keeps bundles, images of checkpoints and work files; a tmpfs.
 pub(crate) const STATE_DIR: &str = "/var/lib/godwit/state";
 
+/// Where a node keeps the read-only root file system of the `number`th image of its testbed.
+pub(crate) fn image_dir(number: usize) -> PathBuf {
+    Path::new("/var/lib/godwit/images").join(number.to_string())
+}
+
 /// What the first process of a node is told, as one JSON argument.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct NodeInit {
@@ -34,6 +39,8 @@ pub struct NodeInit {
     pub image: PathBuf,
     /// The layer with Godwit's program.
     pub app: PathBuf,
+    /// Root file systems of workloads' images.
+    pub images: Vec<PathBuf>,
     /// An empty directory to mount upon.
     pub scratch: PathBuf,
 }
@@ -98,6 +105,10 @@ fn set_up(config: &NodeInit) -> io::Result<()> {
     devices(&root.join("dev"))?;
     bind(&config.image, &root.join(&IMAGE_DIR[1..]), true)?;
     bind(&config.app, &root.join(&APP_DIR[1..]), true)?;
+    for (number, image) in config.images.iter().enumerate() {
+        let target = image_dir(number);
+        bind(image, &root.join(target.strip_prefix("/").expect("an absolute path")), true)?;
+    }
     // Named network namespaces that are made later must show here, and their removal too: it follows the host's mount.
     let netns = root.join("run/netns");
     bind(Path::new("/run/netns"), &netns, false)?;

@@ -26,6 +26,7 @@ use crate::choose::{Chosen, choose};
 use crate::container::Container;
 use crate::error::TestbedError;
 use crate::host;
+use crate::images::Images;
 use crate::mover::TrafficSide;
 use crate::name::{MAX_OF_A_KIND, TestbedName};
 use crate::network::{self, Network};
@@ -50,6 +51,8 @@ pub struct TestbedConfig<'a> {
     pub program: PathBuf,
     /// The node image's root file system.
     pub image: PathBuf,
+    /// Where unpacked images of workloads are kept.
+    pub image_cache: PathBuf,
     /// Who keeps the links' delays.
     pub links: Backend,
     /// Nodes, users and workloads.
@@ -64,6 +67,7 @@ pub struct Testbed {
     placement: Mutex<BTreeMap<WorkloadName, NodeName>>,
     journal: Mutex<SqliteJournal>,
     image: PathBuf,
+    images: Images,
     // Dropped in this order: agents, processes, then the networks that they are in, then the files.
     agents: BTreeMap<NodeName, NodeAgent>,
     /// Vouches for the nodes, among each other; its key is nowhere but here.
@@ -132,6 +136,12 @@ impl Testbed {
         host::require_programs()?;
         host::require_links(config.links)?;
         host::require_image(&config.image)?;
+        let images = Images::open(&scenario.workloads, &config.image_cache, note)?;
+        let mut containers = BTreeMap::new();
+        for workload in &scenario.workloads {
+            let container = Container::new(workload, images.of(&workload.name), &config.image)?;
+            containers.insert(workload.name.clone(), container);
+        }
         let go_on = || if stop.is_asked() { Err(TestbedError::Interrupted) } else { Ok(()) };
 
         let run_dir = RunDir::take(&config.name, false)?;
@@ -158,7 +168,7 @@ impl Testbed {
 
         let authority = Authority::new().map_err(TestbedError::Authority)?;
         let mut testbed = Self {
-            containers: scenario.workloads.iter().map(|w| (w.name.clone(), Container::new(w))).collect(),
+            containers,
             placement: Mutex::default(),
             journal: Mutex::new(journal),
             agents: BTreeMap::new(),
@@ -166,6 +176,7 @@ impl Testbed {
             nodes: BTreeMap::new(),
             checkpoints: Registry::default(),
             image: config.image.clone(),
+            images,
             network,
             _pipes: pipes,
             _cgroup: cgroup,
@@ -194,6 +205,7 @@ impl Testbed {
             program: &config.program,
             image: &config.image,
             app,
+            images: self.images.roots(),
             scratch: self.run_dir.path().join("nodes").join(name.as_str()),
         })?;
         let criu = |source| match source {
@@ -222,6 +234,7 @@ impl Testbed {
 
     fn start_workload(&self, name: &WorkloadName, node: &NodeName, stop: &Stop) -> Result<()> {
         let container = &self.containers[name];
+        container.fill_volumes(self.node(node))?;
         container.start(self.node(node))?;
         self.network.place(name, node)?;
         self.placement().insert(name.clone(), node.clone());

@@ -17,6 +17,7 @@
 pub mod bed;
 pub mod call;
 pub mod harness;
+pub mod image;
 pub mod left;
 pub mod node;
 pub mod service;

@@ -74,6 +74,17 @@ impl Client {
         assert!(!timed_out && !matches!(read, Ok(1..)), "{read:?}: {line:?}");
     }
 
+    /// Says a line; the answer to it.
+    #[track_caller]
+    pub fn say(&mut self, text: &str) -> String {
+        // At once: the service takes what comes for a line.
+        self.stream.get_mut().write_all(format!("{text}\n").as_bytes()).expect("the connection lives");
+        let mut line = String::new();
+        self.stream.read_line(&mut line).expect("the connection lives");
+        assert!(line.ends_with('\n'), "broken off after {line:?}");
+        line.trim_end_matches('\n').to_owned()
+    }
+
     /// Asks once; the connection must live and the service must be the same as before.
     #[track_caller]
     pub fn ask(&mut self) {

@@ -11,6 +11,7 @@ mod checkpoints;
 mod commands;
 mod drive;
 mod host;
+mod images;
 mod migrate;
 mod side_by_side;
 mod starts;
@@ -54,6 +55,9 @@ fn main() -> ExitCode {
         checkpoints::who_goes_away_leaves_no_half_of_a_file,
         bench::all_that_can_move_it_is_measured_beside_each_other,
         bench::a_document_without_a_place_for_the_tables_is_told_before_anything_is_moved,
+        images::a_workload_has_what_its_image_and_the_scenario_say,
+        images::a_tar_is_unpacked_and_moves,
+        images::an_image_that_is_none_is_told_before_anything_is_made,
         host::no_tun,
         host::no_util_linux,
         host::links_by_netem,

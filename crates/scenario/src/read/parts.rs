@@ -1,10 +1,11 @@
 //! Nodes, workloads, stress and the small parts.
 
+use std::path::Path;
 use std::time::Duration;
 
 use godwit_model::{Bytes, NodeName, Time, UserName, WorkloadKind, WorkloadName};
 
-use super::Declared;
+use super::{Declared, contents};
 use crate::fields::{Fields, Problems, nearest, text_of};
 use crate::problem::Problem;
 use crate::scenario::{Control, Node, Probe, Stress, Workload};
@@ -35,9 +36,31 @@ pub(super) fn node(tree: &Tree, problems: &Problems) -> Option<Node> {
     Some(Node { name: NodeName::new(name?).ok()?, cpu, memory })
 }
 
-pub(super) fn workload(tree: &Tree, nodes: &Declared, users: &Declared, problems: &Problems) -> Option<Workload> {
-    let known = ["name", "kind", "node", "users", "port", "memory", "dirty_rate", "command"];
-    let fields = Fields::open(tree, "a workload", &known, problems)?;
+const WORKLOAD: [&str; 14] = [
+    "name",
+    "kind",
+    "node",
+    "users",
+    "port",
+    "memory",
+    "dirty_rate",
+    "command",
+    "image",
+    "env",
+    "user",
+    "workdir",
+    "hostname",
+    "volumes",
+];
+
+pub(super) fn workload(
+    tree: &Tree,
+    dir: &Path,
+    nodes: &Declared,
+    users: &Declared,
+    problems: &Problems,
+) -> Option<Workload> {
+    let fields = Fields::open(tree, "a workload", &WORKLOAD, problems)?;
     let name = fields.need("name", "name: video").and_then(|tree| name(tree, problems));
     let node = fields.need("node", "node: edge1").and_then(|tree| node_ref(tree, nodes, problems));
     let kind = match fields.get("kind") {
@@ -67,6 +90,12 @@ pub(super) fn workload(tree: &Tree, nodes: &Declared, users: &Declared, problems
         memory: fields.bytes("memory").unwrap_or(Bytes(16 << 20)),
         dirty_rate: fields.rate("dirty_rate").unwrap_or_default(),
         command,
+        image: contents::image(&fields, dir, problems),
+        env: contents::env(&fields, problems),
+        user: fields.text("user"),
+        workdir: contents::workdir(&fields, problems),
+        hostname: fields.get("hostname").and_then(|tree| self::name(tree, problems)),
+        volumes: contents::volumes(&fields, problems),
         name: WorkloadName::new(name?).ok()?,
         node: node?,
     })

@@ -1,0 +1,130 @@
+//! What a container is made of: layers, program, environment, volumes.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::chown;
+use std::path::{Path, PathBuf};
+
+use godwit_criu::{Limit, NodeEnv, Spec};
+use godwit_image::{Config, User};
+use godwit_scenario::Workload;
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
+
+use crate::container::PROGRAM;
+use crate::error::TestbedError;
+use crate::images::Begin;
+use crate::node_init::{APP_DIR, IMAGE_DIR};
+
+/// See the module. Paths are the container's, where nothing else is said.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Contents {
+    /// The layers of its root file system that are only read, in any node, the uppermost first.
+    pub(crate) lower: Vec<PathBuf>,
+    /// The lowest of them on the host.
+    root: PathBuf,
+    pub(crate) args: Vec<String>,
+    env: Vec<(String, String)>,
+    user: User,
+    workdir: Option<PathBuf>,
+    hostname: Option<String>,
+    /// Whether there is anything of an image's in it, which may count on what engines give a container.
+    is_foreign: bool,
+    /// Directories that are kept apart from the root file system.
+    pub(crate) volumes: Vec<PathBuf>,
+}
+
+impl Contents {
+    /// The node image with Godwit's program.
+    pub(crate) fn of_node_image() -> Self {
+        Self { lower: vec![APP_DIR.into(), IMAGE_DIR.into()], ..Self::default() }
+    }
+
+    /// What the scenario says goes before what the image says.
+    pub(crate) fn of(workload: &Workload, begin: Option<&Begin>, node_image: &Path) -> Result<Self, TestbedError> {
+        let bad = |why: String| TestbedError::Unsupported(format!("workload {}: {why}", workload.name));
+        let config = begin.map(|begin| begin.config.clone()).unwrap_or_default();
+        let root = begin.map_or(node_image, |begin| begin.rootfs.as_path()).to_owned();
+        let user = User::find(&root, workload.user.as_deref().unwrap_or(&config.user));
+        let user = user.map_err(|error| bad(error.to_string()))?;
+        let args = match begin {
+            _ if !workload.command.is_empty() => workload.command.clone(),
+            None => counting_service(workload),
+            Some(_) if !config.args().is_empty() => config.args(),
+            Some(begin) => {
+                return Err(bad(format!(
+                    "the image {} does not say what to run; add `command`",
+                    begin.image.display()
+                )));
+            }
+        };
+        let workdir = Some(PathBuf::from(&config.working_dir)).filter(|dir| dir.is_absolute());
+        let lower = begin.map_or_else(|| Self::of_node_image().lower, |begin| vec![begin.inside.clone()]);
+        Ok(Self {
+            lower,
+            root,
+            args,
+            env: env(workload, &config),
+            user,
+            workdir: workload.workdir.clone().or(workdir),
+            hostname: workload.hostname.clone(),
+            is_foreign: begin.is_some(),
+            volumes: workload.volumes.clone(),
+        })
+    }
+
+    /// All but program, root file system and volumes.
+    pub(crate) fn apply(&self, mut spec: Spec) -> Spec {
+        for (name, value) in &self.env {
+            spec = spec.env(name, value);
+        }
+        if let Some(workdir) = &self.workdir {
+            spec = spec.cwd(workdir);
+        }
+        if let Some(hostname) = &self.hostname {
+            spec = spec.hostname(hostname);
+        }
+        if self.is_foreign {
+            spec = spec.tmpfs("/dev/shm");
+        }
+        spec.user(self.user.uid, self.user.gid)
+    }
+
+    /// Puts into the empty directory `volume`, a path of the host, what there is at `inside` without it; if there is nothing,
+    /// the volume is its user's.
+    pub(crate) fn fill(&self, volume: &Path, inside: &Path, limit: &Limit) -> godwit_criu::Result<()> {
+        let failed = |what: String| move |source| godwit_criu::Error::Io { what, source };
+        let Some(from) = self.find(inside).map_err(failed(format!("look at {} of the image", inside.display())))?
+        else {
+            let owned = chown(volume, Some(self.user.uid), Some(self.user.gid));
+            return owned.map_err(failed(format!("give {} away", volume.display())));
+        };
+        let mut copy = NodeEnv::host().command("cp");
+        let from = format!("/proc/self/fd/{}/.", copy.fd(&from)?);
+        copy.args(["--archive", "--"]).arg(from).arg(volume).run(limit).map(drop)
+    }
+
+    /// A directory of the image, whose links do not lead out of it.
+    fn find(&self, inside: &Path) -> io::Result<Option<File>> {
+        let root = File::open(&self.root)?;
+        let how = OpenHow::new().flags(OFlag::O_DIRECTORY | OFlag::O_CLOEXEC).resolve(ResolveFlag::RESOLVE_IN_ROOT);
+        match openat2(&root, inside, how) {
+            Ok(found) => Ok(Some(found.into())),
+            Err(Errno::ENOENT) => Ok(None),
+            Err(errno) => Err(errno.into()),
+        }
+    }
+}
+
+fn env(workload: &Workload, config: &Config) -> Vec<(String, String)> {
+    let pair = |text: &String| text.split_once('=').map(|(name, value)| (name.to_owned(), value.to_owned()));
+    let own = workload.env.iter().map(|(name, value)| (name.clone(), value.clone()));
+    config.env.iter().filter_map(pair).chain(own).collect()
+}
+
+fn counting_service(workload: &Workload) -> Vec<String> {
+    let listen = format!("0.0.0.0:{}", workload.port);
+    let (memory, dirty) = (workload.memory.0.to_string(), workload.dirty_rate.0.to_string());
+    let args = [PROGRAM, "service", "--listen", &listen, "--memory", &memory, "--dirty-rate", &dirty];
+    args.map(str::to_owned).to_vec()
+}
