@@ -60,7 +60,8 @@ pub struct DumpOptions {
     pub log_level: u8,
     /// Whether the memory goes into the images.
     pub memory: MemoryMode,
-    /// Whether a lazy dump may load a library of ours into CRIU, by which CRIU leaves the memory alone. Without it, or
+    /// Whether a dump may load a library of ours into CRIU, by which CRIU knows the limits of another user's processes without
+    /// CAP_SYS_RESOURCE, and leaves the memory alone if the dump is a lazy one. Without it, or
     /// where it cannot be loaded, CRIU prepares to serve the memory itself, which takes 30 ms more for a gigabyte.
     pub library: bool,
 }
@@ -178,13 +179,13 @@ impl PreparedDump {
             descriptors: state.descriptors(),
         };
         let in_netns = env.in_netns(format!("/proc/{host_init}/ns/net"));
-        let spare = (options.memory == MemoryMode::Lazy && options.library).then(Spare::new).transpose()?;
+        let spare = options.library.then(Spare::new).transpose()?;
         let (mut swrk, numbers) = Swrk::start_with(&in_netns, "dump", &[images.fd()], spare.as_ref())?;
         let version = check::ask_version(&mut swrk, limit)?;
         let source = Source {
             id: id.into(),
             env: env.clone(),
-            spare: spare.filter(Spare::works),
+            spare: spare.filter(|spare| options.memory == MemoryMode::Lazy && spare.works()),
             freezer,
             freezer_inside: cgroups.freezer_inside()?.to_path_buf(),
             init,
