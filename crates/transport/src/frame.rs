@@ -13,6 +13,7 @@
 //!   0x06 sync                                         content: raw:u32 bytes, by the method in the flags' lowest
 //!   0x07 end     files:u32 bytes:u64                  two bits: 0 as it is, 1 LZ4 block, 2 Zstandard frame
 //!   0x08 answer  id:u64 pid:i32 addr:u64 len:u32 content
+//!   0x09 message content                              (only if both sides have that feature)
 //! ```
 //! A frame is refused before its payload is read if it is longer than [`LONGEST`]: nothing that arrives makes a side
 //! allocate more.
@@ -35,6 +36,7 @@ pub(crate) const FORGET: u8 = 0x05;
 pub(crate) const SYNC: u8 = 0x06;
 pub(crate) const END: u8 = 0x07;
 pub(crate) const ANSWER: u8 = 0x08;
+pub(crate) const MESSAGE: u8 = 0x09;
 /// From here on frames have no place in the order.
 pub(crate) const LOOSE: u8 = 0x80;
 pub(crate) const ALIVE: u8 = 0x80;

@@ -29,7 +29,8 @@ impl Features {
     pub(crate) const ZSTD: Self = Self(2);
     pub(crate) const DUPLICATES: Self = Self(4);
     pub(crate) const REQUESTS: Self = Self(8);
-    pub(crate) const ALL: Self = Self(15);
+    pub(crate) const MESSAGES: Self = Self(16);
+    pub(crate) const ALL: Self = Self(31);
 
     pub(crate) fn has(self, feature: Self) -> bool {
         self.0 & feature.0 == feature.0

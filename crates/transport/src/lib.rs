@@ -3,9 +3,9 @@
 //!
 //! ```text
 //!   Sender::open(dial, peer, options)                              Receiver::listen(incoming, peer, options, dir)
-//!      │ pages zero forget file sync finish                              │ run(sink)
+//!      │ pages zero forget message file sync finish                      │ run(sink)
 //!      ▼                                                                 ▼
-//!   duplicates ─► compression ─► numbered frames ─► [cap] ─► TLS ══► frames ─► files in dir, pages into the sink
+//!   duplicates ─► compression ─► numbered frames ─► [cap] ─► TLS ══► frames ─► files in dir, the rest into the sink
 //!                                 kept until confirmed ◄─── confirmed ──┘
 //!   Requests::next, answer ◄────────────────────────────── want ────── Pager::want
 //! ```

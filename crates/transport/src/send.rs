@@ -146,6 +146,20 @@ impl Sender {
         }
     }
 
+    /// Whether the receiver takes messages.
+    pub fn carries_messages(&self) -> bool {
+        matches!(&self.speaks, Speaks::Second(push) if push.features.has(Features::MESSAGES))
+    }
+
+    /// Bytes, at most 256 KiB, that mean something to who uses both ends: [`PageSink::message`](crate::PageSink::message) gets
+    /// them, in their place between pages and files.
+    pub fn message(&mut self, message: &[u8]) -> Result<(), StreamError> {
+        match &mut self.speaks {
+            Speaks::First(_) => Err(corrupt("version 1 has no messages: the receiver is of an older release")),
+            Speaks::Second(push) => push.message(message),
+        }
+    }
+
     /// Waits until the receiver has taken in everything so far.
     pub fn sync(&mut self) -> Result<(), StreamError> {
         match &mut self.speaks {

@@ -5,7 +5,7 @@ use crate::error::{StreamError, corrupt};
 /// The size of a page on the wire.
 pub const PAGE: u64 = 4096;
 
-/// Takes in what is sent of a process's memory.
+/// Takes in what is sent of a process's memory, and messages.
 pub trait PageSink {
     /// Whole pages.
     fn pages(&mut self, pid: i32, addr: u64, pages: &[u8]) -> Result<(), StreamError>;
@@ -13,6 +13,10 @@ pub trait PageSink {
     fn zero(&mut self, pid: i32, addr: u64, len: u64) -> Result<(), StreamError>;
     /// Nothing is mapped there any more.
     fn forget(&mut self, pid: i32, addr: u64, len: u64) -> Result<(), StreamError>;
+    /// What [`Sender::message`](crate::Sender::message) was given.
+    fn message(&mut self, _: &[u8]) -> Result<(), StreamError> {
+        Err(corrupt("a message came where none was expected"))
+    }
     /// What was asked for by [`Pager::want`](crate::Pager::want): whole pages.
     fn answer(&mut self, pid: i32, addr: u64, pages: &[u8]) -> Result<(), StreamError> {
         self.pages(pid, addr, pages)

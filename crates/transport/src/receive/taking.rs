@@ -9,7 +9,8 @@ use crate::duplicates::Kept;
 use crate::error::{StreamError, corrupt, io_error};
 use crate::file::checked_name;
 use crate::frame::{
-    ANSWER, CHUNK, Cursor, DATA, DUPLICATES, END, FILE, FORGET, Head, IS_ZERO, MISSING, PAGES, REMEMBER, SYNC, ZERO,
+    ANSWER, CHUNK, Cursor, DATA, DUPLICATES, END, FILE, FORGET, Head, IS_ZERO, MESSAGE, MISSING, PAGES, REMEMBER, SYNC,
+    ZERO,
 };
 use crate::hello::{Features, SessionId};
 use crate::progress::Progress;
@@ -81,6 +82,16 @@ impl Session {
                 } else {
                     sink.forget(pid, addr, len)?;
                 }
+            }
+            MESSAGE => {
+                let length = at.u32()? as usize;
+                if length > CHUNK {
+                    return Err(corrupt(format!("a message of {length} bytes")));
+                }
+                let message = self.expander.expand(head.flags, length, at.rest())?;
+                Progress::add(&progress.contents, length);
+                self.bytes += length as u64;
+                sink.message(message)?;
             }
             SYNC => after = After::Confirm,
             ANSWER => self.answer(head, at, sink, back, progress)?,

@@ -13,7 +13,7 @@ use crate::choose::duplicates_are_worth_it;
 use crate::duplicates::Known;
 use crate::error::{StreamError, corrupt, io_error};
 use crate::file::checked_name;
-use crate::frame::{DATA, DUPLICATES, END, FILE, FORGET, PAGES, REMEMBER, SYNC, ZERO};
+use crate::frame::{CHUNK, DATA, DUPLICATES, END, FILE, FORGET, MESSAGE, PAGES, REMEMBER, SYNC, ZERO};
 use crate::hello::Features;
 use crate::progress::Progress;
 use crate::sink::PAGE;
@@ -139,6 +139,21 @@ impl Push {
     fn range(&mut self, kind: u8, pid: i32, addr: u64, len: u64) -> Result<(), StreamError> {
         let parts: [&[u8]; 3] = [&pid.to_le_bytes(), &addr.to_le_bytes(), &len.to_le_bytes()];
         self.link.put(kind, 0, &parts, When::Gathered).map(drop)
+    }
+
+    pub(super) fn message(&mut self, message: &[u8]) -> Result<(), StreamError> {
+        if !self.features.has(Features::MESSAGES) {
+            return Err(corrupt("the receiver is of a release that takes no messages"));
+        }
+        if message.len() > CHUNK {
+            return Err(corrupt(format!("a message of {} bytes is too long", message.len())));
+        }
+        let (method, body) = self.squeezer.squeeze(message, self.link.speed());
+        let raw = (message.len() as u32).to_le_bytes();
+        self.link.put(MESSAGE, method as u8, &[&raw, body], When::Gathered)?;
+        Progress::add(&self.link.progress.contents, message.len());
+        self.bytes += message.len() as u64;
+        Ok(())
     }
 
     pub(super) fn sync(&mut self) -> Result<(), StreamError> {

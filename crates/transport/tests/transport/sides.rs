@@ -34,11 +34,35 @@ impl PageSink for Memory {
     }
 }
 
+/// Memory, and messages in their order.
+#[derive(Debug, Default)]
+pub(crate) struct Sink {
+    memory: Memory,
+    messages: Vec<Vec<u8>>,
+}
+
+impl PageSink for Sink {
+    fn pages(&mut self, pid: i32, addr: u64, pages: &[u8]) -> Result<(), StreamError> {
+        self.memory.pages(pid, addr, pages)
+    }
+    fn zero(&mut self, pid: i32, addr: u64, len: u64) -> Result<(), StreamError> {
+        self.memory.zero(pid, addr, len)
+    }
+    fn forget(&mut self, pid: i32, addr: u64, len: u64) -> Result<(), StreamError> {
+        self.memory.forget(pid, addr, len)
+    }
+    fn message(&mut self, message: &[u8]) -> Result<(), StreamError> {
+        self.messages.push(message.to_vec());
+        Ok(())
+    }
+}
+
 /// What arrived.
 #[derive(Debug)]
 pub(crate) struct Arrived {
     pub(crate) bytes: Bytes,
     pub(crate) memory: Memory,
+    pub(crate) messages: Vec<Vec<u8>>,
     pub(crate) files: BTreeMap<String, Vec<u8>>,
 }
 
@@ -55,9 +79,9 @@ pub(crate) fn receiving(receiver: impl FnOnce(&Path) -> Receiver) -> JoinHandle<
     let dir = tempfile::tempdir().unwrap();
     let receiver = receiver(dir.path());
     thread::spawn(move || {
-        let mut memory = Memory::default();
-        let bytes = receiver.run(&mut memory)?;
-        Ok(Arrived { bytes, memory, files: files(dir.path()) })
+        let mut sink = Sink::default();
+        let bytes = receiver.run(&mut sink)?;
+        Ok(Arrived { bytes, memory: sink.memory, messages: sink.messages, files: files(dir.path()) })
     })
 }
 
@@ -122,11 +146,16 @@ pub(crate) fn send_everything(mut sender: Sender) -> Result<Arrived, StreamError
     memory.forget(1, 0x10_0000, 3 * PAGE)?;
     sender.pages(1, 0x11_0000, &page(5))?;
     memory.pages(1, 0x11_0000, &page(5))?;
+    let messages = vec![Vec::new(), b"a message".to_vec(), vec![7; 256 << 10], pages(0..40)];
+    if sender.carries_messages() {
+        messages.iter().try_for_each(|message| sender.message(message))?;
+        assert!(sender.message(&vec![0; (256 << 10) + 1]).is_err(), "longer than a frame");
+    }
     sender.dir(dir.path(), |name| !name.ends_with(".log"))?;
     let bytes = sender.finish()?;
     let mut sent = files(dir.path());
     sent.remove("dump.log");
-    Ok(Arrived { bytes, memory, files: sent })
+    Ok(Arrived { bytes, memory, messages, files: sent })
 }
 
 /// Sends some of everything, and checks that it arrived.
@@ -135,6 +164,7 @@ pub(crate) fn check_everything(sender: Sender, receiver: JoinHandle<Result<Arriv
     let arrived = receiver.join().unwrap().unwrap();
     assert_eq!(arrived.bytes, sent.bytes);
     assert!(arrived.memory == sent.memory, "other memory arrived than was sent");
+    assert!(arrived.messages == sent.messages, "other messages arrived than were sent");
     assert!(arrived.files == sent.files, "other files arrived than were sent");
 }
 

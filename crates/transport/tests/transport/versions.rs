@@ -66,6 +66,8 @@ fn a_receiver_of_version_1_is_sent_what_version_1_sent_to_the_byte() {
     sender.pages(8, 0x7fff_ffff_e000, &[0xa5u8; SIZE]).unwrap();
     sender.dir(dir.path(), |_| true).unwrap();
     assert!(sender.requests().is_none());
+    assert!(!sender.carries_messages());
+    assert!(sender.message(b"x").unwrap_err().to_string().contains("older release"));
     sender.finish().unwrap();
     assert!(receiver.join().unwrap() == SENT, "other bytes than version 1 sent");
 }
