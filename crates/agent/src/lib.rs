@@ -25,6 +25,7 @@ mod agent;
 pub mod ca;
 mod client;
 mod config;
+mod files;
 mod meeting;
 mod note;
 mod paging;
@@ -40,6 +41,7 @@ use std::time::Duration;
 
 pub use client::{Address, AgentClient, AgentInfo, CallError, OpenMigration};
 pub use config::{AgentConfig, Listen, NodeMemory};
+pub use files::Layout;
 pub use remote::{RemoteSource, RemoteTarget, sides};
 pub use server::{ServeError, serve};
 

@@ -9,6 +9,7 @@ use godwit_migration::{PartError, Request, Source, Target, Told};
 use godwit_model::{Bytes, CopyRound};
 
 use crate::client::AgentClient;
+use crate::files::FILES_LIMIT;
 use crate::wire::{Migration, Step, StepReply, StepRequest};
 use crate::{FREEZE_LIMIT, STAGE_LIMIT};
 
@@ -148,7 +149,8 @@ impl Target for RemoteTarget {
         let request = StepRequest { plan, source, ..ask(&self.migration, Step::TargetStage) };
         let meeting = self.agent.step(request, STAGE_LIMIT + GRACE)?.meeting;
         let request = StepRequest { meeting, ..ask(&self.migration, Step::SourceConnect) };
-        self.source.step(request, STAGE_LIMIT + GRACE).map(drop)
+        // All files that are there go over with it.
+        self.source.step(request, FILES_LIMIT + STAGE_LIMIT + GRACE).map(drop)
     }
 
     fn received(&mut self) -> Result<(), PartError> {

@@ -6,13 +6,15 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use godwit_criu::{
-    DumpOptions, FrozenDump, HeldDump, ImagesDir, Limit, MemoryMode, PreparedDump, ReleasedDump, RestorePlan, Runc,
+    DumpOptions, FrozenDump, HeldDump, ImagesDir, Limit, Member, MemoryMode, PreparedDump, ReleasedDump, RestorePlan,
+    Runc,
 };
 use godwit_migration::{PartError, Told};
 use godwit_model::{Bytes, CopyRound, Strategy};
 use godwit_transport::Sender;
 
 use crate::config::AgentConfig;
+use crate::files::{self, Layout, Leaving};
 use crate::meeting;
 use crate::note::{Known, Mark, Page};
 use crate::paging::{Door, Serving};
@@ -37,6 +39,8 @@ pub(crate) struct SourceWork {
     workload: String,
     strategy: Strategy,
     images: PathBuf,
+    /// Its bundle as this process sees it.
+    bundle: PathBuf,
     page: Page,
     /// By this agent, which so knows all that has happened.
     began: bool,
@@ -45,6 +49,7 @@ pub(crate) struct SourceWork {
     sent: Option<Result<Bytes, PartError>>,
     state: SourceState,
     copying: Option<Copying>,
+    files: Option<Leaving>,
     /// Post-copy: what the target lacks is fetched from here.
     serving: Option<Serving>,
 }
@@ -55,8 +60,23 @@ impl SourceWork {
         let images = config.images(&migration.workload, migration.id);
         let workload = migration.workload.clone();
         let page = Page::of(&config, migration);
-        let (stream, sent, state, copying, serving) = (None, None, SourceState::Running, None, None);
-        Ok(Self { config, workload, strategy, images, page, began: false, stream, sent, state, copying, serving })
+        let bundle = config.env().host_path(config.bundle(&workload));
+        let (stream, sent, copying, files, serving) = (None, None, None, None, None);
+        Ok(Self {
+            config,
+            workload,
+            strategy,
+            images,
+            bundle,
+            page,
+            began: false,
+            stream,
+            sent,
+            state: SourceState::Running,
+            copying,
+            files,
+            serving,
+        })
     }
 
     /// How far it is, for a person.
@@ -106,12 +126,34 @@ impl SourceWork {
         Ok(plan)
     }
 
-    /// Joins the stream to the target, which awaits it.
+    /// Joins the stream to the target, which awaits it, and sends the files that are there.
     pub(crate) fn connect(&mut self, meeting: &Meeting) -> Result<(), PartError> {
         let peer = self.config.peer(&meeting.node)?;
         let sender = Sender::open(meeting::join(meeting)?, peer, meeting::options());
-        self.stream = Some(sender.map_err(|e| PartError::caused_by("reach the target over the backhaul", e))?);
-        Ok(())
+        let sender = sender.map_err(|e| PartError::caused_by("reach the target over the backhaul", e))?;
+        let layout = self.layout()?;
+        if layout.is_some() && !sender.carries_messages() {
+            return Err(PartError::new("the target's agent is of an older release, which takes no files"));
+        }
+        let mut files = layout.map(|layout| Leaving::new(&layout, &self.bundle));
+        let stream = self.stream.insert(sender);
+        if let (Some(files), SourceState::Prepared(dump)) = (&mut files, &self.state) {
+            files.once(&pids(dump.members())?, stream)?;
+        }
+        self.files = files;
+        if self.strategy == Strategy::StopCopy { self.files_ahead() } else { Ok(()) }
+    }
+
+    fn layout(&self) -> Result<Option<Layout>, PartError> {
+        files::layout(&self.bundle)
+    }
+
+    /// What has changed of the files, before the freeze.
+    fn files_ahead(&mut self) -> Result<(), PartError> {
+        match (&mut self.files, &mut self.stream, &self.state) {
+            (Some(files), Some(stream), SourceState::Prepared(dump)) => files.ahead(&|| pids(dump.members()), stream),
+            _ => Ok(()),
+        }
     }
 
     pub(crate) fn precopy(&mut self, told: &mut dyn FnMut(Told) -> bool) -> Result<(), PartError> {
@@ -119,14 +161,14 @@ impl SourceWork {
         let Some(stream) = &mut self.stream else { return Err(illegal("pre-copy")) };
         let rounds = match self.strategy {
             // Where it cannot be tracked, all of it follows.
-            Strategy::PostCopy if godwit_memory::supported().is_err() => return Ok(()),
+            Strategy::PostCopy if godwit_memory::supported().is_err() => return self.files_ahead(),
             Strategy::PostCopy => Rounds::One,
             Strategy::StopCopy | Strategy::PreCopy => Rounds::UntilLittleIsLeft,
         };
         let mut copying = Copying::begin(&dump.members().map_err(part("find its processes"))?)?;
         copying.rounds(rounds, &|| dump.members(), stream, told)?;
         self.copying = Some(copying);
-        Ok(())
+        self.files_ahead()
     }
 
     pub(crate) fn freeze(&mut self) -> Result<(), PartError> {
@@ -159,8 +201,11 @@ impl SourceWork {
         }
     }
 
-    /// Memory that was written last: sent now, or left to be fetched.
+    /// Files that were written last are sent now; memory, too, or it is left to be fetched.
     fn before_dump(&mut self, frozen: &FrozenDump) -> Result<Option<CopyRound>, PartError> {
+        if let (Some(files), Some(stream)) = (&mut self.files, &mut self.stream) {
+            files.sync(&pids(frozen.members())?, stream, FREEZE_LIMIT / 2)?;
+        }
         let follows = self.strategy == Strategy::PostCopy;
         if !follows && self.copying.is_none() {
             return Ok(None);
@@ -225,8 +270,18 @@ impl SourceWork {
         Runc::new(&self.config.env())
             .delete(&self.workload, true, &Limit::within(STAGE_LIMIT))
             .map_err(part("remove the source's container"))?;
+        self.forget_files()?;
         remove_dir(&self.images)?;
         self.page.write(Mark::Left)
+    }
+
+    /// They are the target's now.
+    fn forget_files(&mut self) -> Result<(), PartError> {
+        self.files = None;
+        let Some(layout) = self.layout()? else { return Ok(()) };
+        let bundle = self.config.bundle(&self.workload);
+        let reset = layout.reset(&self.config.env(), &bundle, &Limit::within(STAGE_LIMIT));
+        reset.map_err(part("remove the source's files"))
     }
 
     pub(crate) fn thaw(&mut self) -> Result<(), PartError> {
@@ -241,6 +296,7 @@ impl SourceWork {
             Known::At(_) | Known::Outdated => return Ok(()),
         }
         self.copying = None;
+        self.files = None;
         self.serving = None;
         self.stream = None;
         match self.take() {
@@ -304,6 +360,12 @@ pub(crate) fn memory_mode(strategy: Strategy) -> MemoryMode {
         Strategy::StopCopy => MemoryMode::Copied,
         Strategy::PreCopy | Strategy::PostCopy => MemoryMode::Lazy,
     }
+}
+
+/// As the host knows them.
+fn pids(members: godwit_criu::Result<Vec<Member>>) -> Result<Vec<i32>, PartError> {
+    let members = members.map_err(part("find its processes"))?;
+    Ok(members.iter().map(|member| member.host_pid).collect())
 }
 
 pub(crate) fn part(what: &'static str) -> impl FnOnce(godwit_criu::Error) -> PartError {

@@ -13,9 +13,10 @@ use godwit_migration::PartError;
 use godwit_model::{Bytes, Strategy};
 use godwit_pages::remote::{PageSource, Patience, RemotePages};
 use godwit_pages::{FillOptions, LazyHandler, PageStore};
-use godwit_transport::{Ender, NoPages, Receiver};
+use godwit_transport::{Ender, Receiver};
 
 use crate::config::AgentConfig;
+use crate::files::{self, Arriving, Layout};
 use crate::meeting;
 use crate::note::{Known, Mark, Page};
 use crate::paging::Door;
@@ -50,6 +51,8 @@ pub(crate) struct TargetWork {
     workload: String,
     strategy: Strategy,
     images: PathBuf,
+    /// Its bundle as this process sees it.
+    bundle: PathBuf,
     page: Page,
     handler: Option<LazyHandler>,
     /// Post-copy: what fetches from the source.
@@ -64,8 +67,9 @@ impl TargetWork {
         let images = config.images(&migration.workload, migration.id);
         let workload = migration.workload.clone();
         let page = Page::of(&config, migration);
+        let bundle = config.env().host_path(config.bundle(&workload));
         let (handler, pages, receiving, state) = (None, None, None, TargetState::Empty);
-        Ok(Self { config, workload, strategy, images, page, handler, pages, receiving, state })
+        Ok(Self { config, workload, strategy, images, bundle, page, handler, pages, receiving, state })
     }
 
     /// How far it is, for a person.
@@ -91,6 +95,13 @@ impl TargetWork {
         if left {
             self.clear().map_err(part("remove what an older migration has left"))?;
         }
+        let layout = files::layout(&self.bundle)?;
+        if let Some(layout) = &layout {
+            if self.survives()? {
+                return Err(PartError::new("it runs on this node: its files are not overwritten"));
+            }
+            self.reset_files(layout)?;
+        }
         let images = ImagesDir::create(&self.images).map_err(part("make room for the images"))?;
         let restore = PreparedRestore::new(
             &self.config.env(),
@@ -105,15 +116,22 @@ impl TargetWork {
         )
         .map_err(part("prepare the restore"))?;
         self.state = TargetState::Prepared(restore);
-        self.receive(source)
+        self.receive(source, layout.as_ref())
+    }
+
+    /// Nothing of it runs here.
+    fn reset_files(&self, layout: &Layout) -> Result<(), PartError> {
+        let bundle = self.config.bundle(&self.workload);
+        let reset = layout.reset(&self.config.env(), &bundle, &Limit::within(STAGE_LIMIT));
+        reset.map_err(part("make room for its files"))
     }
 
     /// Starts to receive from the node that comes to the meeting.
-    fn receive(&mut self, source: &str) -> Result<Meeting, PartError> {
+    fn receive(&mut self, source: &str, layout: Option<&Layout>) -> Result<Meeting, PartError> {
         let (waiting, meeting) = meeting::await_source(self.config.node.as_str(), self.config.data)?;
         let receiver = Receiver::listen(waiting, self.config.peer(source)?, meeting::options(), &self.images);
         let ender = receiver.ender();
-        let mut kept = match self.strategy {
+        let memory = match self.strategy {
             Strategy::StopCopy => None,
             Strategy::PreCopy | Strategy::PostCopy => {
                 let store = Arc::new(PageStore::new());
@@ -126,13 +144,11 @@ impl TargetWork {
             }
         };
         let (done, result) = mpsc::channel();
+        let mut arriving = Arriving::new(memory, layout, &self.bundle);
         let receive = move || {
-            let received = match &mut kept {
-                Some(kept) => receiver.run(kept),
-                None => receiver.run(&mut NoPages),
-            };
+            let received = receiver.run(&mut arriving).map_err(|e| PartError::caused_by("receive the images", e));
             // Nobody may be left to be told.
-            let _ = done.send(received.map_err(|e| PartError::caused_by("receive the images", e)));
+            let _ = done.send(received.and_then(|bytes| arriving.check().map(|()| bytes)));
         };
         let thread = thread::Builder::new().name("images".into()).spawn(receive);
         thread.map_err(|e: io::Error| PartError::caused_by("start to receive", e))?;
@@ -249,6 +265,10 @@ impl TargetWork {
             }
             return Err(error);
         }
+        // The source's are about to be removed.
+        if let Some(layout) = files::layout(&self.bundle)? {
+            files::flush(&layout, &self.bundle)?;
+        }
         remove_dir(&self.images)?;
         self.page.write(Mark::Settled)
     }
@@ -348,6 +368,9 @@ impl TargetWork {
         }
         self.handler = None;
         ended?;
+        if let Some(layout) = files::layout(&self.bundle)? {
+            self.reset_files(&layout)?;
+        }
         remove_dir(&self.images)?;
         self.page.close(Mark::Aborted);
         Ok(())

@@ -14,7 +14,7 @@
 //! |---|---|
 //! | `godwit.json` | the [`Manifest`]; always the first |
 //! | `config.json` | the container's OCI configuration |
-//! | `images/…` | CRIU's images and, as `tmpfs-*.tar`, the files of the container's tmpfs mounts |
+//! | `images/…` | CRIU's images and, as `tmpfs-*.tar`, the files of the container's tmpfs mounts; as `volume-*.tar` its volumes |
 //! | `rootfs-diff.tar` | the writable layer, where there is something in it |
 //! | `SHA256SUMS` | the digest of each entry before it, as `sha256sum -c` takes it; always the last |
 //! | *(skippable frame)* | 32 bytes: the SHA-256 of all bytes of the file before this frame |

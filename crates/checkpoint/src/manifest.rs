@@ -24,6 +24,12 @@ pub struct Manifest {
     pub workload: String,
     /// The image that the container was made from.
     pub image: String,
+    /// It is one of the workload's own; otherwise the node's.
+    #[serde(default)]
+    pub own_image: bool,
+    /// Where the container has its volumes; what is in the first is in `images/volume-0.tar`.
+    #[serde(default)]
+    pub volumes: Vec<String>,
     /// Address and port that it served at.
     pub service: String,
     /// The node that it ran on.

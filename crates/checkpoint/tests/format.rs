@@ -21,6 +21,8 @@ fn manifest() -> Manifest {
         created: "2026-11-24T12:00:00Z".into(),
         workload: "video".into(),
         image: "/image".into(),
+        own_image: true,
+        volumes: vec!["/srv/data".into()],
         service: "10.1.3.1:5555".into(),
         node: "edge1".into(),
         host: Host { arch: "x86_64".into(), kernel: "6.18".into(), criu: "4.2.1".into(), cgroup: 2 },

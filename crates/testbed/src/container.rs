@@ -30,7 +30,7 @@ pub(crate) struct Container {
     pub(crate) memory: Bytes,
     /// Whether it is the counting service, which Godwit's clients can measure.
     pub(crate) is_counting: bool,
-    contents: Contents,
+    pub(crate) contents: Contents,
 }
 
 impl Container {
@@ -46,8 +46,8 @@ impl Container {
     }
 
     /// A restored checkpoint beside the testbed's workloads; its program is the checkpoint's.
-    pub(crate) fn of_checkpoint(name: &WorkloadName, port: u16, memory: Bytes) -> Self {
-        Self { name: name.clone(), port, memory, is_counting: false, contents: Contents::of_node_image() }
+    pub(crate) fn of_checkpoint(name: &WorkloadName, port: u16, memory: Bytes, contents: Contents) -> Self {
+        Self { name: name.clone(), port, memory, is_counting: false, contents }
     }
 
     /// Its bundle, in any node.
@@ -74,31 +74,29 @@ impl Container {
     pub(crate) fn prepare(&self, node: &Node, network: &Network) -> Result<(), TestbedError> {
         let failed = |why: &str, source| self.failed(node.name(), why, Some(source));
         let bundle = self.bundle();
-        for dir in ["rootfs", "upper", "work"].map(|dir| bundle.join(dir)).into_iter().chain(self.volumes()) {
-            let path = node.host_path(dir);
+        let layout = &self.contents.layout;
+        for dir in ["rootfs", "upper", "work"].map(PathBuf::from).into_iter().chain(layout.places()) {
+            let path = node.host_path(bundle.join(dir));
             fs::create_dir_all(&path).map_err(|source| TestbedError::File { what: "make", path, source })?;
         }
+        let path = node.host_path(&bundle);
+        layout.write(&path).map_err(|source| TestbedError::File { what: "write into", path, source })?;
         self.mount_root(node).map_err(|e| failed("its root file system cannot be mounted", e))?;
         let mut spec = Spec::new(self.contents.args.iter(), bundle.join("rootfs"))
             .netns(network.service_netns(node.name(), &self.name).path())
             .cgroups_path(self.cgroup(node).oci_path());
         spec = self.contents.apply(spec);
-        for (volume, inside) in self.volumes().zip(&self.contents.volumes) {
-            spec = spec.bind(volume, &inside.display().to_string(), &["rw"]);
+        for (volume, inside) in layout.places().zip(&layout.volumes) {
+            spec = spec.bind(bundle.join(volume), &inside.display().to_string(), &["rw"]);
         }
         spec.write(&node.host_path(&bundle)).map_err(|e| failed("its specification cannot be written", e))
     }
 
-    /// Where its volumes are in any node, in their order.
-    fn volumes(&self) -> impl Iterator<Item = PathBuf> {
-        let dir = self.bundle().join("volumes");
-        (0..self.contents.volumes.len()).map(move |number| dir.join(number.to_string()))
-    }
-
     /// Puts into its volumes what its image has in their places, as container engines do.
     pub(crate) fn fill_volumes(&self, node: &Node) -> Result<(), TestbedError> {
-        for (volume, inside) in self.volumes().zip(&self.contents.volumes) {
-            self.contents.fill(&node.host_path(volume), inside, &Limit::within(FILL_PATIENCE)).map_err(|e| {
+        let (layout, bundle) = (&self.contents.layout, node.host_path(self.bundle()));
+        for (volume, inside) in layout.places().zip(&layout.volumes) {
+            self.contents.fill(&bundle.join(volume), inside, &Limit::within(FILL_PATIENCE)).map_err(|e| {
                 let why = format!("its volume {} cannot be filled", inside.display());
                 self.failed(node.name(), &why, Some(e))
             })?;
@@ -108,20 +106,14 @@ impl Container {
 
     /// Mounts its root file system on a node: the image, and above it what it writes.
     pub(crate) fn mount_root(&self, node: &Node) -> Result<(), godwit_criu::Error> {
-        let bundle = self.bundle();
-        let [rootfs, upper, work] = ["rootfs", "upper", "work"].map(|name| bundle.join(name));
-        let lower = self.contents.lower.iter().map(|dir| dir.display().to_string()).collect::<Vec<_>>().join(":");
-        let layers = format!("lowerdir={lower},upperdir={},workdir={}", upper.display(), work.display());
-        let mount = node.env().command("mount").args(["-t", "overlay", "overlay", "-o", &layers]).arg(&rootfs);
-        mount.run(&Limit::within(PATIENCE)).map(drop)
+        self.contents.layout.mount(&node.env(), &self.bundle(), &Limit::within(PATIENCE))
     }
 
     /// Unmounts its root file system on a node where it does not run, if it is mounted, and forgets what it has written.
     pub(crate) fn clear_root(&self, node: &Node) -> Result<(), godwit_criu::Error> {
         let (bundle, limit) = (self.bundle(), Limit::within(PATIENCE));
-        let script = "! mountpoint -q rootfs || umount rootfs; rm -rf upper work stand-ins; mkdir -p rootfs upper work";
-        let script = format!("set -e; mkdir -p {0}; cd {0}; {script}", bundle.display());
-        node.env().command("sh").args(["-c", &script]).run(&limit).map(drop)
+        self.contents.layout.clear(&node.env(), &bundle, &limit)?;
+        node.env().command("rm").arg("-rf").arg(bundle.join("stand-ins")).run(&limit).map(drop)
     }
 
     pub(crate) fn cgroup(&self, node: &Node) -> crate::cgroup::Cgroup {

@@ -5,6 +5,7 @@ use std::io;
 use std::os::unix::fs::chown;
 use std::path::{Path, PathBuf};
 
+use godwit_agent::Layout;
 use godwit_criu::{Limit, NodeEnv, Spec};
 use godwit_image::{Config, User};
 use godwit_scenario::Workload;
@@ -19,25 +20,24 @@ use crate::node_init::{APP_DIR, IMAGE_DIR};
 /// See the module. Paths are the container's, where nothing else is said.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Contents {
-    /// The layers of its root file system that are only read, in any node, the uppermost first.
-    pub(crate) lower: Vec<PathBuf>,
-    /// The lowest of them on the host.
+    /// Its layers and volumes, in any node.
+    pub(crate) layout: Layout,
+    /// The lowest layer on the host.
     root: PathBuf,
     pub(crate) args: Vec<String>,
     env: Vec<(String, String)>,
     user: User,
     workdir: Option<PathBuf>,
     hostname: Option<String>,
-    /// Whether there is anything of an image's in it, which may count on what engines give a container.
-    is_foreign: bool,
-    /// Directories that are kept apart from the root file system.
-    pub(crate) volumes: Vec<PathBuf>,
+    /// The image of its own, as the scenario has it. Its program may count on what engines give a container.
+    pub(crate) image: Option<PathBuf>,
 }
 
 impl Contents {
     /// The node image with Godwit's program.
     pub(crate) fn of_node_image() -> Self {
-        Self { lower: vec![APP_DIR.into(), IMAGE_DIR.into()], ..Self::default() }
+        let layout = Layout { lower: vec![APP_DIR.into(), IMAGE_DIR.into()], volumes: Vec::new() };
+        Self { layout, ..Self::default() }
     }
 
     /// What the scenario says goes before what the image says.
@@ -59,17 +59,16 @@ impl Contents {
             }
         };
         let workdir = Some(PathBuf::from(&config.working_dir)).filter(|dir| dir.is_absolute());
-        let lower = begin.map_or_else(|| Self::of_node_image().lower, |begin| vec![begin.inside.clone()]);
+        let lower = begin.map_or_else(|| Self::of_node_image().layout.lower, |begin| vec![begin.inside.clone()]);
         Ok(Self {
-            lower,
+            layout: Layout { lower, volumes: workload.volumes.clone() },
             root,
             args,
             env: env(workload, &config),
             user,
             workdir: workload.workdir.clone().or(workdir),
             hostname: workload.hostname.clone(),
-            is_foreign: begin.is_some(),
-            volumes: workload.volumes.clone(),
+            image: begin.map(|begin| begin.image.clone()),
         })
     }
 
@@ -84,7 +83,7 @@ impl Contents {
         if let Some(hostname) = &self.hostname {
             spec = spec.hostname(hostname);
         }
-        if self.is_foreign {
+        if self.image.is_some() {
             spec = spec.tmpfs("/dev/shm");
         }
         spec.user(self.user.uid, self.user.gid)

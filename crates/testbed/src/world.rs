@@ -367,6 +367,11 @@ impl Testbed {
         &self.containers[workload]
     }
 
+    /// All workloads.
+    pub(crate) fn containers(&self) -> impl Iterator<Item = &Container> {
+        self.containers.values()
+    }
+
     pub(crate) fn node(&self, name: &NodeName) -> &Node {
         &self.nodes[name]
     }

@@ -31,7 +31,12 @@ pub fn a_workload_has_what_its_image_and_the_scenario_say() {
         assert_eq!(client.say(line), says, "{line}");
     }
     assert!(!image.join("srv/data/mine").exists(), "an image is only read");
-    bed.down();
+    for to in ["b", "a"] {
+        bed.migrate("app", to);
+        assert_eq!(client.say("$ENV{COLOUR}.$<"), "blue33", "on {to}");
+        assert_eq!(client.say("open my $f, '<', '/srv/data/mine' or die; <$f>"), "x", "on {to}");
+        bed.assert_runs_only_on("app", to);
+    }
     assert_eq!(fs::read_dir(image.join("srv/data")).unwrap().count(), 1, "an image is only read");
 }
 

@@ -10,6 +10,7 @@ mod carried;
 mod checkpoints;
 mod commands;
 mod drive;
+mod files;
 mod host;
 mod images;
 mod migrate;
@@ -55,6 +56,9 @@ fn main() -> ExitCode {
         checkpoints::who_goes_away_leaves_no_half_of_a_file,
         bench::all_that_can_move_it_is_measured_beside_each_other,
         bench::a_document_without_a_place_for_the_tables_is_told_before_anything_is_moved,
+        files::what_it_writes_moves_with_it_there_and_back,
+        files::a_checkpoint_has_all_of_it,
+        files::a_move_that_is_rolled_back_in_its_freeze_loses_nothing,
         images::a_workload_has_what_its_image_and_the_scenario_say,
         images::a_tar_is_unpacked_and_moves,
         images::an_image_that_is_none_is_told_before_anything_is_made,

@@ -108,6 +108,17 @@ pub(super) fn plan(spec: &Value, images: &Path) -> RestorePlan {
     RestorePlan { external: mounts, descriptors: serde_json::from_str(&descriptors).unwrap_or_default() }
 }
 
+/// Binds what is at these places of the container from elsewhere in the node.
+pub(super) fn bind<'p>(spec: &mut Value, volumes: impl Iterator<Item = (&'p PathBuf, PathBuf)>) {
+    for (inside, source) in volumes {
+        for mount in spec["mounts"].as_array_mut().into_iter().flatten() {
+            if is_bind(mount) && mount["destination"] == json!(inside) {
+                mount["source"] = json!(source);
+            }
+        }
+    }
+}
+
 fn is_bind(mount: &Value) -> bool {
     let options = mount["options"].as_array().into_iter().flatten();
     mount["type"] == "bind" || options.filter_map(Value::as_str).any(|option| option == "bind" || option == "rbind")

@@ -1,8 +1,8 @@
-//! The writable layer of a container's root file system: the upper directory of an overlay, as a tar.
+//! What a container has written, as tars: the upper directory of the overlay that is its root file system, and its volumes.
 
 use std::fs;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use godwit_criu::{Limit, NodeEnv};
 use godwit_migration::PartError;
@@ -20,18 +20,57 @@ pub(super) fn save(upper: &Path, into: &Path, limit: &Limit) -> Result<bool, Par
     if !listed.map_err(|e| PartError::caused_by(format!("list {}", upper.display()), e))? {
         return Ok(false);
     }
-    let tar = NodeEnv::host().command("tar").arg("--create").args(FAITHFUL).arg("--file").arg(into);
-    tar.arg("--directory").arg(upper).arg(".").run(limit).map_err(part("save the writable layer"))?;
+    save_whole(upper, into, limit).map_err(part("save the writable layer"))?;
     Ok(true)
+}
+
+/// Saves a directory and what is in it.
+fn save_whole(dir: &Path, into: &Path, limit: &Limit) -> godwit_criu::Result<()> {
+    let tar = NodeEnv::host().command("tar").arg("--create").args(FAITHFUL).arg("--file").arg(into);
+    tar.arg("--directory").arg(dir).arg(".").run(limit).map(drop)
+}
+
+/// Puts it into an empty directory.
+fn load_whole(from: &Path, dir: &Path, limit: &Limit) -> godwit_criu::Result<()> {
+    let args = ["--extract", "--preserve-permissions", "--same-owner"];
+    let tar = NodeEnv::host().command("tar").args(args).args(FAITHFUL).arg("--file").arg(from);
+    tar.arg("--directory").arg(dir).run(limit).map(drop)
+}
+
+/// Where a volume is kept among the images.
+fn volume(images: &Path, number: usize) -> PathBuf {
+    images.join(format!("volume-{number}.tar"))
+}
+
+/// Saves volumes, in their order.
+pub(super) fn save_volumes(
+    volumes: impl Iterator<Item = PathBuf>,
+    images: &Path,
+    limit: &Limit,
+) -> Result<(), PartError> {
+    for (number, dir) in volumes.enumerate() {
+        save_whole(&dir, &volume(images, number), limit).map_err(part("save a volume"))?;
+    }
+    Ok(())
+}
+
+/// Puts saved volumes into empty directories.
+pub(super) fn load_volumes(
+    volumes: impl Iterator<Item = PathBuf>,
+    images: &Path,
+    limit: &Limit,
+) -> Result<(), PartError> {
+    for (number, dir) in volumes.enumerate() {
+        load_whole(&volume(images, number), &dir, limit).map_err(part("put a volume in place"))?;
+    }
+    Ok(())
 }
 
 /// Puts a saved layer into the empty directory `upper`, which no overlay uses yet; `deleted` are paths that an engine
 /// keeps beside it.
 pub(super) fn load(from: Option<&Path>, deleted: &[String], upper: &Path, limit: &Limit) -> Result<(), PartError> {
     if let Some(from) = from {
-        let args = ["--extract", "--preserve-permissions", "--same-owner"];
-        let tar = NodeEnv::host().command("tar").args(args).args(FAITHFUL).arg("--file").arg(from);
-        tar.arg("--directory").arg(upper).run(limit).map_err(part("put the writable layer in place"))?;
+        load_whole(from, upper, limit).map_err(part("put the writable layer in place"))?;
     }
     translate(upper).map_err(|e| PartError::caused_by("put the writable layer in place", e))?;
     for path in deleted {

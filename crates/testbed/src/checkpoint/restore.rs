@@ -15,6 +15,7 @@ use super::engine::{self, Place};
 use super::registry::Copied;
 use super::{NotDone, RestoreCheckpoint, Restored, Scratch, TcpChoice, Told, layer, net, part};
 use crate::container::Container;
+use crate::contents::Contents;
 use crate::network::{NodeNet, ServiceNet};
 use crate::node::Node;
 use crate::world::Testbed;
@@ -146,6 +147,24 @@ impl Job<'_> {
         made
     }
 
+    /// What the container was made of, as far as this testbed has it.
+    fn contents(&self) -> Result<Contents, NotDone> {
+        let Some(manifest) = &self.unpacked.manifest else { return Ok(Contents::of_node_image()) };
+        let mut contents = Contents::of_node_image();
+        if manifest.own_image {
+            let has_it = |c: &&Container| c.contents.image.as_deref() == Some(Path::new(&manifest.image));
+            let Some(like) = self.testbed.containers().find(has_it) else {
+                return Err(NotDone::Refused(format!(
+                    "the checkpoint's image {} is not on the nodes of this testbed: a workload of its scenario has to have it",
+                    manifest.image
+                )));
+            };
+            contents = like.contents.clone();
+        }
+        contents.layout.volumes = manifest.volumes.iter().map(PathBuf::from).collect();
+        Ok(contents)
+    }
+
     fn copy(&self, name: &WorkloadName, slot: usize) -> Result<Done, NotDone> {
         let manifest = self.unpacked.manifest.as_ref();
         let old: Option<SocketAddr> = manifest.and_then(|manifest| manifest.service.parse().ok());
@@ -153,6 +172,7 @@ impl Job<'_> {
             name,
             old.map_or(NO_PORT, |old| old.port()),
             Bytes(manifest.map_or(0, |manifest| manifest.declared_memory_bytes)),
+            self.contents()?,
         );
         let network = self.testbed.network();
         let (service, netns) = network
@@ -199,6 +219,12 @@ impl Job<'_> {
             TcpChoice::Keep | TcpChoice::Auto | TcpChoice::Close => Connections::Closed,
         };
         let container = self.testbed.container(name);
+        let (own, kept) = (&container.contents, self.contents()?);
+        if (&own.image, &own.layout.volumes) != (&kept.image, &kept.layout.volumes) {
+            let why =
+                "the checkpoint has another image or other volumes than the scenario; restore it as a copy: --as NAME";
+            return Err(NotDone::Refused(why.into()));
+        }
         let service = network.service(name).clone();
         let old_place = self.testbed.placement()[name].clone();
         // What runc still knows of it, where it ended by itself.
@@ -262,12 +288,17 @@ impl Job<'_> {
         container.clear_root(self.node).map_err(part("clear its root file system"))?;
         let upper = self.node.host_path(container.bundle().join("upper"));
         layer::load(self.unpacked.layer.as_deref(), &self.unpacked.deleted, &upper, &limit)?;
+        let layout = &container.contents.layout;
+        let volumes = layout.places().map(|place| self.node.host_path(container.bundle().join(place)));
+        layer::load_volumes(volumes, &self.unpacked.images, &limit)?;
         container.mount_root(self.node).map_err(part("mount its root file system"))?;
 
         let cgroup = container.cgroup(self.node).oci_path();
         let rootfs = container.bundle().join("rootfs");
         let place = Place { rootfs: &rootfs, netns: netns.path(), cgroup: &cgroup };
         let mut spec = engine::moved(&self.unpacked.spec, &place)?;
+        let volumes = layout.places().map(|place| container.bundle().join(place));
+        engine::bind(&mut spec, layout.volumes.iter().zip(volumes));
         let mut notes = Vec::new();
         let mut options = RestoreOptions { connections, ..RestoreOptions::new(container.bundle()) };
         let plan = match &self.unpacked.manifest {

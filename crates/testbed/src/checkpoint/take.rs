@@ -159,13 +159,16 @@ impl Subject<'_> {
         let now = SystemTime::now();
         let since = now.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_millis());
         let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+        let contents = &self.container.contents;
         Manifest {
             format: FORMAT,
             creator: concat!("godwit ", env!("CARGO_PKG_VERSION")).into(),
             id: format!("{}-{}-{since}-{number}", self.testbed.name(), self.container.name),
             created: utc(now),
             workload: self.container.name.to_string(),
-            image: self.testbed.image().display().to_string(),
+            image: contents.image.as_deref().unwrap_or(self.testbed.image()).display().to_string(),
+            own_image: contents.image.is_some(),
+            volumes: contents.layout.volumes.iter().map(|inside| inside.display().to_string()).collect(),
             service: std::net::SocketAddr::new(self.service.ip(), self.container.port).to_string(),
             node: self.at.to_string(),
             host: Host {
@@ -198,8 +201,10 @@ impl Subject<'_> {
         // Dropping what is frozen or held thaws it.
         traffic.fence()?;
         let held = frozen.dump(&limit).map_err(|failed| part("dump it")(failed.error))?;
-        let upper = self.node.host_path(self.container.bundle().join("upper"));
-        let has_layer = layer::save(&upper, layer, &limit)?;
+        let bundle = self.node.host_path(self.container.bundle());
+        let has_layer = layer::save(&bundle.join("upper"), layer, &limit)?;
+        let volumes = self.container.contents.layout.places().map(|place| bundle.join(place));
+        layer::save_volumes(volumes, held.images().path(), &limit)?;
         Ok((held, has_layer))
     }
 
