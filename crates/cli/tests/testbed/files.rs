@@ -115,3 +115,22 @@ pub fn a_checkpoint_has_all_of_it() {
     bed.migrate("app", "a");
     check(&mut client);
 }
+
+pub fn a_target_without_room_for_its_files_is_told_and_takes_them_later() {
+    let (bed, mut client) = writer("put('/srv/data/large', 'x' x (32 << 20));");
+    let node = bed.node("b");
+    let room = |size: &str| node.sh(&format!("mount -o remount,size={size} /var/lib/godwit/state"));
+    for strategy in STRATEGIES {
+        room("16m");
+        let record = bed.call(&["migrate", "app", "b", "--json", "--strategy", strategy]).code(1).json();
+        assert_eq!(record["outcome"], "rolled-back", "{record:#}");
+        assert_eq!(record["freeze_ms"], 0.0, "found before anything stood still: {record:#}");
+        assert!(record["error"].as_str().unwrap().contains("/large"), "it says which file: {record:#}");
+        check(&mut client);
+        bed.assert_runs_only_on("app", "a");
+        assert_nothing_on(&bed, "b");
+    }
+    room("50%");
+    bed.migrate("app", "b");
+    check(&mut client);
+}

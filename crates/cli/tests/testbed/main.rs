@@ -58,6 +58,7 @@ fn main() -> ExitCode {
         bench::a_document_without_a_place_for_the_tables_is_told_before_anything_is_moved,
         files::what_it_writes_moves_with_it_there_and_back,
         files::a_checkpoint_has_all_of_it,
+        files::a_target_without_room_for_its_files_is_told_and_takes_them_later,
         files::a_move_that_is_rolled_back_in_its_freeze_loses_nothing,
         images::a_workload_has_what_its_image_and_the_scenario_say,
         images::a_tar_is_unpacked_and_moves,
