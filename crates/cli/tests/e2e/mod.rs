@@ -22,6 +22,7 @@ pub mod left;
 pub mod node;
 pub mod service;
 pub mod slots;
+pub mod writer;
 
 use std::path::{Path, PathBuf};
 use std::thread;

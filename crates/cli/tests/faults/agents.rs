@@ -4,6 +4,7 @@ use nix::sys::signal::Signal;
 
 use crate::e2e::bed::Asked;
 use crate::e2e::node::{Node, Process, signal};
+use crate::e2e::writer::{assert_nothing_on, check, writer};
 use crate::e2e::{Bed, STRATEGIES, until};
 use crate::hold::{Standing, assert_rolled_back, assert_unharmed, bed};
 
@@ -114,4 +115,29 @@ pub fn while_nothing_moves() {
     kill(&bed.node("edge1"));
     until("another agent runs", || (agent(&bed.node("edge1")).pid != before.pid).then_some(()));
     assert_unharmed(&bed, "edge1");
+}
+
+/// By stop-copy, which loses nothing whenever an agent is killed.
+pub fn files_are_whole_whichever_is_killed() {
+    let (bed, mut client) = writer("");
+    for phase in PHASES {
+        for source_s in [true, false] {
+            let (from, to) = if bed.node_of("app") == "a" { ("a", "b") } else { ("b", "a") };
+            let victim = agent(&bed.node(if source_s { from } else { to }));
+            let mut asked = bed.ask_to_migrate("app", to);
+            if asked.until_phase(phase).is_err() {
+                continue;
+            }
+            signal(&victim, Signal::SIGKILL);
+            let record = asked.record();
+            let (at, other) = match record["outcome"].as_str() {
+                Some("done") => (to, from),
+                Some("rolled-back") => (from, to),
+                _ => panic!("killed in {phase}: {record:#}"),
+            };
+            check(&mut client);
+            bed.assert_runs_only_on("app", at);
+            assert_nothing_on(&bed, other);
+        }
+    }
 }

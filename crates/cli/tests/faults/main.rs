@@ -45,6 +45,7 @@ fn main() -> ExitCode {
         interrupted::the_demo,
         agents::the_source_s_in_every_phase,
         agents::the_target_s_in_every_phase,
+        agents::files_are_whole_whichever_is_killed,
         agents::the_source_s_while_it_holds,
         agents::the_target_s_in_the_restore,
         agents::while_nothing_moves,
