@@ -137,7 +137,7 @@ impl Agent {
 
     async fn tried(&self, request: StepRequest) -> Result<StepReply> {
         let step = request.step();
-        let Some(migration) = request.migration else { return Err(PartError::new("a step of no migration")) };
+        let Some(migration) = request.migration.clone() else { return Err(PartError::new("a step of no migration")) };
         let id = migration.id;
         match step {
             Step::SourcePreflight
@@ -150,7 +150,7 @@ impl Agent {
             | Step::SourceDrain
             | Step::SourceThaw => {
                 let worker = self.source(&migration)?;
-                let reply = source_step(&worker, step, request.meeting.unwrap_or_default()).await;
+                let reply = source_step(&worker, step, request.meeting.unwrap_or_default(), request.beside).await;
                 if matches!(step, Step::SourceDrain | Step::SourceThaw) && reply.is_ok() {
                     self.sources.over(id);
                 }
@@ -164,7 +164,7 @@ impl Agent {
             | Step::TargetSettle
             | Step::TargetAbort => {
                 let worker = self.target(&migration)?;
-                let reply = target_step(&worker, step, Bytes(request.needs), request.plan, request.source).await;
+                let reply = target_step(&worker, step, request).await;
                 let lost = step == Step::TargetSettle && reply.as_ref().is_err_and(PartError::is_gone);
                 if lost || (matches!(step, Step::TargetSettle | Step::TargetAbort) && reply.is_ok()) {
                     self.targets.over(id);
@@ -231,12 +231,14 @@ async fn source_step(
     worker: &Worker<Work<SourceWork>>,
     step: Step,
     meeting: crate::wire::Meeting,
+    beside: bool,
 ) -> Result<StepReply> {
     let simple = match step {
         Step::SourceStage => {
-            let plan = panicked(worker.run(|work| flat(work, SourceWork::stage)).await)?;
+            let staged = worker.run(move |work| flat(work, |work| work.stage(beside))).await;
+            let (plan, beside) = panicked(staged)?;
             let plan = serde_json::to_string(&plan).expect("a plan has only string keys");
-            return Ok(StepReply { plan, ..StepReply::default() });
+            return Ok(StepReply { plan, beside, ..StepReply::default() });
         }
         Step::SourceDump => {
             let dumped = worker
@@ -269,21 +271,19 @@ async fn source_step(
     panicked(worker.run(move |work| flat(work, simple)).await).map(nothing)
 }
 
-async fn target_step(
-    worker: &Worker<Work<TargetWork>>,
-    step: Step,
-    needs: Bytes,
-    plan: String,
-    source: String,
-) -> Result<StepReply> {
+async fn target_step(worker: &Worker<Work<TargetWork>>, step: Step, request: StepRequest) -> Result<StepReply> {
     let simple = match step {
         Step::TargetPreflight => {
-            return panicked(worker.run(move |work| flat(work, |work| work.preflight(needs))).await).map(nothing);
+            let needs = Bytes(request.needs);
+            let checked = worker.run(move |work| flat(work, |work| work.preflight(needs))).await;
+            return Ok(StepReply { beside: panicked(checked)?, ..StepReply::default() });
         }
         Step::TargetStage => {
+            let StepRequest { plan, source, beside, .. } = request;
             let plan = serde_json::from_str(&plan)
                 .map_err(|e| PartError::caused_by("the source's restore plan is not understood", e))?;
-            let meeting = panicked(worker.run(move |work| flat(work, |work| work.stage(&plan, &source))).await)?;
+            let meeting =
+                panicked(worker.run(move |work| flat(work, |work| work.stage(&plan, &source, beside))).await)?;
             return Ok(StepReply { meeting: Some(meeting), ..StepReply::default() });
         }
         Step::TargetReceived => TargetWork::received,

@@ -22,6 +22,7 @@
 //!   with the next call.
 
 mod agent;
+mod beside;
 pub mod ca;
 mod client;
 mod config;

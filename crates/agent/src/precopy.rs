@@ -51,10 +51,20 @@ struct Found {
 }
 
 /// Why a page did not get from the process into the stream.
-enum Stopped {
+pub(crate) enum Stopped {
     Read(godwit_memory::Error),
     Send(StreamError),
     Cancelled,
+}
+
+impl Stopped {
+    pub(crate) fn into_error(self) -> PartError {
+        match self {
+            Self::Read(error) => memory("read its memory")(error),
+            Self::Send(error) => PartError::caused_by("send memory", error),
+            Self::Cancelled => PartError::new("cancelled"),
+        }
+    }
 }
 
 impl From<godwit_memory::Error> for Stopped {
@@ -185,17 +195,10 @@ impl Copying {
             send(member.pid, chunk.start, chunk.bytes, stream).map_err(Stopped::Send)?;
             if tell(stream.bytes()) { Ok(()) } else { Err(Stopped::Cancelled) }
         });
-        match read {
-            Ok(report) => {
-                for range in report.vanished {
-                    stream.forget(member.pid, range.start, range.bytes()).map_err(failed)?;
-                }
-                Ok(())
-            }
-            Err(Stopped::Send(error)) => Err(failed(error)),
-            Err(Stopped::Cancelled) => Err(PartError::new("cancelled")),
-            Err(Stopped::Read(error)) => Err(memory("read its memory")(error)),
+        for range in read.map_err(Stopped::into_error)?.vanished {
+            stream.forget(member.pid, range.start, range.bytes()).map_err(failed)?;
         }
+        Ok(())
     }
 }
 
@@ -213,7 +216,7 @@ fn merged(mut ranges: Vec<PageRange>) -> Vec<PageRange> {
 }
 
 /// Runs of pages that are zero go over as a range, the others as they are.
-fn send(pid: i32, start: u64, bytes: &[u8], stream: &mut Sender) -> Result<(), StreamError> {
+pub(crate) fn send(pid: i32, start: u64, bytes: &[u8], stream: &mut Sender) -> Result<(), StreamError> {
     let mut pages = bytes.chunks(PAGE as usize).map(is_zero).enumerate().peekable();
     while let Some((first, zero)) = pages.next() {
         let mut after = first + 1;

@@ -16,12 +16,20 @@ use crate::{FREEZE_LIMIT, STAGE_LIMIT};
 /// An agent has limits of its own; one that does not answer when these are over is gone.
 const GRACE: Duration = Duration::from_secs(5);
 
+/// What one side has said for the other.
+#[derive(Debug, Default)]
+struct Shared {
+    /// The source's, on its way to the target.
+    plan: String,
+    /// Memory beside the images of a stop-copy: whether the target could keep it; then, whether it will come.
+    beside: bool,
+}
+
 /// The source of a migration, on a node that has an agent.
 pub struct RemoteSource {
     agent: Arc<AgentClient>,
     migration: Migration,
-    /// The plan on its way to the target.
-    plan: Rc<RefCell<String>>,
+    shared: Rc<RefCell<Shared>>,
     to_send: Bytes,
 }
 
@@ -31,7 +39,7 @@ pub struct RemoteTarget {
     source: Arc<AgentClient>,
     migration: Migration,
     needs: Bytes,
-    plan: Rc<RefCell<String>>,
+    shared: Rc<RefCell<Shared>>,
     /// Restored, and not told to run yet.
     stands: bool,
 }
@@ -45,16 +53,16 @@ pub fn sides(
 ) -> (RemoteSource, RemoteTarget) {
     let migration =
         Migration { id: request.id.0, workload: request.workload.to_string(), strategy: request.strategy.to_string() };
-    let plan = Rc::<RefCell<String>>::default();
+    let shared = Rc::<RefCell<Shared>>::default();
     let (here, there) = (Arc::clone(source), Arc::clone(target));
     (
         RemoteSource {
             agent: Arc::clone(&here),
             migration: migration.clone(),
-            plan: Rc::clone(&plan),
+            shared: Rc::clone(&shared),
             to_send: Bytes(0),
         },
-        RemoteTarget { agent: there, source: here, migration, needs, plan, stands: false },
+        RemoteTarget { agent: there, source: here, migration, needs, shared, stands: false },
     )
 }
 
@@ -83,7 +91,10 @@ impl Source for RemoteSource {
     }
 
     fn stage(&mut self) -> Result<(), PartError> {
-        *self.plan.borrow_mut() = self.step(Step::SourceStage, STAGE_LIMIT)?.plan;
+        let beside = self.shared.borrow().beside;
+        let request = StepRequest { beside, ..ask(&self.migration, Step::SourceStage) };
+        let StepReply { plan, beside, .. } = self.agent.step(request, STAGE_LIMIT + GRACE)?;
+        *self.shared.borrow_mut() = Shared { plan, beside };
         Ok(())
     }
 
@@ -139,14 +150,15 @@ impl RemoteTarget {
 impl Target for RemoteTarget {
     fn preflight(&mut self) -> Result<(), PartError> {
         let request = StepRequest { needs: self.needs.0, ..ask(&self.migration, Step::TargetPreflight) };
-        self.agent.step(request, STAGE_LIMIT + GRACE).map(drop)
+        self.shared.borrow_mut().beside = self.agent.step(request, STAGE_LIMIT + GRACE)?.beside;
+        Ok(())
     }
 
     /// Also joins the two agents: the stream is there before the freeze.
     fn stage(&mut self) -> Result<(), PartError> {
-        let plan = self.plan.borrow().clone();
+        let Shared { plan, beside } = std::mem::take(&mut *self.shared.borrow_mut());
         let source = self.source.node().as_str().to_owned();
-        let request = StepRequest { plan, source, ..ask(&self.migration, Step::TargetStage) };
+        let request = StepRequest { plan, source, beside, ..ask(&self.migration, Step::TargetStage) };
         let meeting = self.agent.step(request, STAGE_LIMIT + GRACE)?.meeting;
         let request = StepRequest { meeting, ..ask(&self.migration, Step::SourceConnect) };
         // All files that are there go over with it.

@@ -11,8 +11,9 @@ use godwit_criu::{
 };
 use godwit_migration::{PartError, Told};
 use godwit_model::{Bytes, CopyRound, Strategy};
-use godwit_transport::Sender;
+use godwit_transport::{Sender, StreamError};
 
+use crate::beside;
 use crate::config::AgentConfig;
 use crate::files::{self, Layout, Leaving};
 use crate::meeting;
@@ -50,6 +51,8 @@ pub(crate) struct SourceWork {
     state: SourceState,
     copying: Option<Copying>,
     files: Option<Leaving>,
+    /// Stop-copy: the memory goes beside the images.
+    beside: bool,
     /// Post-copy: what the target lacks is fetched from here.
     serving: Option<Serving>,
 }
@@ -70,6 +73,7 @@ impl SourceWork {
             bundle,
             page,
             began: false,
+            beside: false,
             stream,
             sent,
             state: SourceState::Running,
@@ -109,21 +113,32 @@ impl SourceWork {
         Err(PartError::new(format!("CRIU cannot carry {id}: {list}")))
     }
 
-    pub(crate) fn stage(&mut self) -> Result<RestorePlan, PartError> {
+    /// The plan, and whether the memory goes beside the images, which the target has to be able to take.
+    pub(crate) fn stage(&mut self, target_keeps_memory: bool) -> Result<(RestorePlan, bool), PartError> {
         self.page.begin(Mark::Leaving)?;
         self.began = true;
         let images = ImagesDir::create(&self.images).map_err(part("make room for the images"))?;
+        self.beside = self.strategy == Strategy::StopCopy && target_keeps_memory && self.may_go_beside();
         let dump = PreparedDump::new(
             &self.config.env(),
             &self.workload,
             images,
-            DumpOptions { memory: memory_mode(self.strategy), ..DumpOptions::default() },
+            DumpOptions { memory: memory_mode(self.strategy, self.beside), ..DumpOptions::default() },
             &Limit::within(STAGE_LIMIT),
         )
         .map_err(part("prepare the dump"))?;
         let plan = dump.plan().clone();
         self.state = SourceState::Prepared(dump);
-        Ok(plan)
+        Ok((plan, self.beside))
+    }
+
+    fn may_go_beside(&self) -> bool {
+        let members = godwit_criu::members(&self.config.env(), &self.workload);
+        let obstacle = members.map_or_else(|error| Some(error.to_string()), |members| beside::obstacle(&members));
+        if let Some(why) = &obstacle {
+            tracing::info!(why, "its memory goes in the images");
+        }
+        obstacle.is_none()
     }
 
     /// Joins the stream to the target, which awaits it, and sends the files that are there.
@@ -230,14 +245,27 @@ impl SourceWork {
     /// Sends what was dumped, without having been asked: the answer to the dump is still on its way to the controller.
     pub(crate) fn send_ahead(&mut self) {
         let Some(mut stream) = self.stream.take() else { return };
-        let sent = stream.dir(&self.images, |name| !name.ends_with(".log")).and_then(|()| stream.finish());
-        self.sent = Some(sent.map_err(|e| PartError::caused_by("send the images", e)));
+        let images = stream.dir(&self.images, |name| !name.ends_with(".log"));
+        let sent = images.map_err(sending).and_then(|()| self.send_beside(&mut stream));
+        self.sent = Some(sent.and_then(|()| stream.finish().map_err(sending)));
+    }
+
+    fn send_beside(&self, stream: &mut Sender) -> Result<(), PartError> {
+        let SourceState::Held(held) = &self.state else { return Err(illegal("the transfer")) };
+        if !self.beside {
+            return Ok(());
+        }
+        let members = held.members().map_err(part("find its processes"))?;
+        beside::send_all(&beside::promised(&self.images)?, &members, stream)
     }
 
     /// What there is to be sent.
     pub(crate) fn to_send(&self) -> Bytes {
         let files = fs::read_dir(&self.images).into_iter().flatten().flatten();
-        Bytes(files.filter_map(|file| file.metadata().ok()).map(|meta| meta.len()).sum())
+        let images: u64 = files.filter_map(|file| file.metadata().ok()).map(|meta| meta.len()).sum();
+        // Where it cannot be read, sending says so.
+        let promised = if self.beside { beside::promised(&self.images).unwrap_or_default() } else { Vec::new() };
+        Bytes(images + beside::bytes(&promised).0)
     }
 
     /// What came of it.
@@ -354,11 +382,11 @@ impl SourceWork {
     }
 }
 
-/// Where the memory is in a dump and a restore of this strategy.
-pub(crate) fn memory_mode(strategy: Strategy) -> MemoryMode {
+/// Where the memory is in a dump and a restore of this strategy; at stop-copy it may be `beside` the images.
+pub(crate) fn memory_mode(strategy: Strategy, beside: bool) -> MemoryMode {
     match strategy {
-        Strategy::StopCopy => MemoryMode::Copied,
-        Strategy::PreCopy | Strategy::PostCopy => MemoryMode::Lazy,
+        Strategy::StopCopy if !beside => MemoryMode::Copied,
+        Strategy::StopCopy | Strategy::PreCopy | Strategy::PostCopy => MemoryMode::Lazy,
     }
 }
 
@@ -366,6 +394,10 @@ pub(crate) fn memory_mode(strategy: Strategy) -> MemoryMode {
 fn pids(members: godwit_criu::Result<Vec<Member>>) -> Result<Vec<i32>, PartError> {
     let members = members.map_err(part("find its processes"))?;
     Ok(members.iter().map(|member| member.host_pid).collect())
+}
+
+fn sending(error: StreamError) -> PartError {
+    PartError::caused_by("send the images", error)
 }
 
 pub(crate) fn part(what: &'static str) -> impl FnOnce(godwit_criu::Error) -> PartError {

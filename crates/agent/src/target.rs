@@ -7,7 +7,7 @@ use std::thread;
 use std::time::Duration;
 
 use godwit_criu::{
-    HeldRestore, ImagesDir, Limit, PreparedRestore, RestoreOptions, RestorePlan, RestoredContainer, Runc,
+    HeldRestore, ImagesDir, Limit, MemoryMode, PreparedRestore, RestoreOptions, RestorePlan, RestoredContainer, Runc,
 };
 use godwit_migration::PartError;
 use godwit_model::{Bytes, Strategy};
@@ -50,6 +50,8 @@ pub(crate) struct TargetWork {
     config: Arc<AgentConfig>,
     workload: String,
     strategy: Strategy,
+    /// Stop-copy: the memory comes beside the images.
+    beside: bool,
     images: PathBuf,
     /// Its bundle as this process sees it.
     bundle: PathBuf,
@@ -69,7 +71,7 @@ impl TargetWork {
         let page = Page::of(&config, migration);
         let bundle = config.env().host_path(config.bundle(&workload));
         let (handler, pages, receiving, state) = (None, None, None, TargetState::Empty);
-        Ok(Self { config, workload, strategy, images, bundle, page, handler, pages, receiving, state })
+        Ok(Self { config, workload, strategy, beside: false, images, bundle, page, handler, pages, receiving, state })
     }
 
     /// How far it is, for a person.
@@ -85,11 +87,14 @@ impl TargetWork {
         }
     }
 
-    pub(crate) fn preflight(&mut self, needs: Bytes) -> Result<(), PartError> {
-        self.config.must_fit(&self.workload, needs)
+    /// Whether it could keep memory that comes beside the images.
+    pub(crate) fn preflight(&mut self, needs: Bytes) -> Result<bool, PartError> {
+        self.config.must_fit(&self.workload, needs)?;
+        Ok(godwit_memory::supported().is_ok())
     }
 
-    pub(crate) fn stage(&mut self, plan: &RestorePlan, source: &str) -> Result<Meeting, PartError> {
+    pub(crate) fn stage(&mut self, plan: &RestorePlan, source: &str, beside: bool) -> Result<Meeting, PartError> {
+        self.beside = beside;
         let left = self.page.note()?.is_some_and(|note| note.mark == Mark::Coming);
         self.page.begin(Mark::Coming)?;
         if left {
@@ -109,7 +114,7 @@ impl TargetWork {
             images,
             plan,
             RestoreOptions {
-                memory: memory_mode(self.strategy),
+                memory: memory_mode(self.strategy, beside),
                 ..RestoreOptions::new(self.config.bundle(&self.workload))
             },
             &Limit::within(STAGE_LIMIT),
@@ -131,9 +136,9 @@ impl TargetWork {
         let (waiting, meeting) = meeting::await_source(self.config.node.as_str(), self.config.data)?;
         let receiver = Receiver::listen(waiting, self.config.peer(source)?, meeting::options(), &self.images);
         let ender = receiver.ender();
-        let memory = match self.strategy {
-            Strategy::StopCopy => None,
-            Strategy::PreCopy | Strategy::PostCopy => {
+        let memory = match memory_mode(self.strategy, self.beside) {
+            MemoryMode::Copied => None,
+            MemoryMode::Lazy => {
                 let store = Arc::new(PageStore::new());
                 self.pages = (self.strategy == Strategy::PostCopy).then(RemotePages::new);
                 let remote = self.pages.clone().map(|pages| pages as Arc<dyn PageSource>);

@@ -115,6 +115,10 @@ pub(crate) struct StepRequest {
     /// For the target's stage: the source's node, whose certificate the target has to see.
     #[prost(string, tag = "6")]
     pub source: String,
+    /// For both stages: memory beside the images of a stop-copy. The source hears whether the target can keep it, the target
+    /// whether it comes.
+    #[prost(bool, tag = "7")]
+    pub beside: bool,
 }
 
 /// Where a target awaits its source, and the word by which it knows it.
@@ -146,6 +150,9 @@ pub(crate) struct StepReply {
     /// Of a failure: the copy that the step was about has ended by itself.
     #[prost(bool, tag = "6")]
     pub gone: bool,
+    /// Of the target's preflight: it could keep memory that comes beside the images. Of the source's stage: it will come.
+    #[prost(bool, tag = "7")]
+    pub beside: bool,
 }
 
 /// A round of pre-copy.

@@ -71,7 +71,7 @@ mod tmpfs;
 
 pub use cgroup::Freezer;
 pub use check::{Capabilities, Version, check};
-pub use dump::{DumpOptions, DumpTimes, FrozenDump, HandedBack, HeldDump, MemoryMode, PreparedDump};
+pub use dump::{DumpOptions, DumpTimes, FrozenDump, HandedBack, HeldDump, MemoryMode, PreparedDump, members};
 pub use error::{Error, Result};
 pub use images::ImagesDir;
 pub use limit::{Cancel, Limit};

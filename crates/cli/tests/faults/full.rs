@@ -4,28 +4,36 @@ use crate::e2e::service::scenario;
 use crate::e2e::{Bed, node::Node};
 use crate::hold::{assert_rolled_back, assert_unharmed};
 
-/// Sets how large a node's file system for state is.
-fn room(node: &Node, size: &str) {
-    node.sh(&format!("mount -o remount,size={size} /var/lib/godwit/state"));
+/// Leaves so little of a node's file system for state that a note fits, and images do not, without their memory either.
+fn fill(node: &Node) {
+    node.sh("cd /var/lib/godwit/state && fallocate -l $(($(df --output=avail -k . | tail -1) - 128))K full");
 }
 
-/// Memory that goes ahead is kept by the agent; only stop-copy has it in files.
+fn empty(node: &Node) {
+    node.sh("rm /var/lib/godwit/state/full");
+}
+
+/// Memory is kept by the agent, whether it goes ahead or beside the images.
 pub fn the_target() {
     let bed = Bed::up();
-    room(&bed.node("edge2"), "8m");
-    let record = bed.call(&["migrate", "video", "edge2", "--strategy", "stop-copy", "--json"]).code(1).json();
-    assert_rolled_back(&record, "transfer", "images");
-    room(&bed.node("edge2"), "50%");
-    assert_unharmed(&bed, "edge1");
+    for strategy in ["stop-copy", "pre-copy"] {
+        fill(&bed.node("edge2"));
+        let record = bed.call(&["migrate", "video", "edge2", "--strategy", strategy, "--json"]).code(1).json();
+        assert_rolled_back(&record, "transfer", "No space left on device");
+        empty(&bed.node("edge2"));
+        assert_unharmed(&bed, "edge1");
+    }
 }
 
 pub fn the_source() {
     let bed = Bed::up();
-    room(&bed.node("edge1"), "8m");
-    let record = bed.call(&["migrate", "video", "edge2", "--strategy", "stop-copy", "--json"]).code(1).json();
-    assert_rolled_back(&record, "dump", "No space left on device");
-    room(&bed.node("edge1"), "50%");
-    assert_unharmed(&bed, "edge1");
+    for strategy in ["stop-copy", "pre-copy"] {
+        fill(&bed.node("edge1"));
+        let record = bed.call(&["migrate", "video", "edge2", "--strategy", strategy, "--json"]).code(1).json();
+        assert_rolled_back(&record, "dump", "No space left on device");
+        empty(&bed.node("edge1"));
+        assert_unharmed(&bed, "edge1");
+    }
 }
 
 pub fn the_target_s_memory() {
