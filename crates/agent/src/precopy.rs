@@ -6,7 +6,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use godwit_criu::Member;
-use godwit_memory::{NextStep, PageRange, PageReader, PreCopyBudget, Round, RoundStat, Tracker, decide, is_zero};
+use godwit_memory::{
+    NextStep, PageRange, PageReader, Piece, PreCopyBudget, Round, RoundStat, Tracker, decide, is_zero,
+};
 use godwit_migration::{PartError, Told};
 use godwit_model::{Bytes, CopyRound};
 use godwit_pages::remote::Ranges;
@@ -22,6 +24,8 @@ const MAX_ROUNDS: u32 = 12;
 const MAX_TIME: Duration = Duration::from_secs(30);
 const STOP_BELOW: u64 = 2 << 20;
 const MAX_TIMES_MEMORY: f64 = 1.25;
+/// What is protected at once in the first copy.
+const PIECE: u64 = 2 << 20;
 
 fn memory(what: &'static str) -> impl FnOnce(godwit_memory::Error) -> PartError {
     move |e| PartError::caused_by(what, e)
@@ -96,25 +100,28 @@ impl Copying {
             PreCopyBudget { max_rounds, max_bytes: u64::MAX, max_time: MAX_TIME, stop_below_bytes: STOP_BELOW };
         loop {
             let now = members().map_err(part("find its processes"))?;
-            let found = self.scan(&now)?;
+            let (pieces, found) = self.find(&now, &rounds)?;
             if rounds.is_empty() {
-                budget.max_bytes = (found.bytes() as f64 * MAX_TIMES_MEMORY) as u64;
+                budget.max_bytes = (found.bytes as f64 * MAX_TIMES_MEMORY) as u64;
             }
-            let since_last = found.since_last.unwrap_or_default();
-            rounds.push(RoundStat { bytes: found.bytes(), since_last, copying: Duration::ZERO });
+            rounds.push(found);
             if let NextStep::Freeze(why) = decide(&budget, &rounds, start.elapsed()) {
-                tracing::debug!(?why, left = found.bytes(), "pre-copy ends");
+                tracing::debug!(?why, left = found.bytes, "pre-copy ends");
                 return Ok(());
             }
-            let expected = Bytes(stream.bytes().0 - begun.0 + found.bytes());
+            let expected = Bytes(stream.bytes().0 - begun.0 + found.bytes);
             let mut last = Instant::now();
-            let round = self.copy(&now, stream, &mut |sent| {
+            let mut tell = |sent: Bytes| {
                 if last.elapsed() < TELL_EVERY {
                     return true;
                 }
                 last = Instant::now();
                 told(Told::Sent { bytes: Bytes(sent.0 - begun.0), expected })
-            })?;
+            };
+            let round = match pieces {
+                Some(pieces) => self.copy_pieces(&now, &pieces, stream, &mut tell)?,
+                None => self.copy(&now, stream, &mut tell)?,
+            };
             if let Some(last) = rounds.last_mut() {
                 last.copying = Duration::from_secs_f64(round.ms / 1e3);
             }
@@ -122,6 +129,20 @@ impl Copying {
                 return Ok(());
             }
         }
+    }
+
+    /// What the next round has to carry. The first is of pieces, which are protected one by one.
+    fn find(&mut self, members: &[Member], rounds: &[RoundStat]) -> Result<(Option<Vec<Piece>>, RoundStat), PartError> {
+        let copying = Duration::ZERO;
+        let Some(first) = rounds.first() else {
+            let pieces = self.tracker.pieces(PIECE).map_err(memory("find its memory"))?;
+            let bytes = pieces.iter().map(|piece| piece.bytes).sum();
+            return Ok((Some(pieces), RoundStat { bytes, since_last: Duration::ZERO, copying }));
+        };
+        let round = self.scan(members)?;
+        // The pieces were protected for half of their copy's time, on average.
+        let since_last = round.since_last.unwrap_or(first.copying / 2);
+        Ok((None, RoundStat { bytes: round.bytes(), since_last, copying }))
     }
 
     /// In the freeze: what was written last.
@@ -170,9 +191,24 @@ impl Copying {
             let Some(member) = members.iter().find(|member| member.host_pid == host_pid) else { continue };
             self.copy_process(member, found, stream, tell)?;
         }
-        stream.sync().map_err(|e| PartError::caused_by("send memory", e))?;
-        let bytes = Bytes(stream.bytes().0 - before.0);
-        Ok(CopyRound { bytes, ms: start.elapsed().as_secs_f64() * 1e3 })
+        copied(start, before, stream)
+    }
+
+    /// The same of all memory, protected piece by piece.
+    fn copy_pieces(
+        &mut self,
+        members: &[Member],
+        pieces: &[Piece],
+        stream: &mut Sender,
+        tell: &mut dyn FnMut(Bytes) -> bool,
+    ) -> Result<CopyRound, PartError> {
+        let (start, before) = (Instant::now(), stream.bytes());
+        for piece in pieces {
+            let Some(member) = members.iter().find(|member| member.host_pid == piece.pid) else { continue };
+            let written = self.tracker.take(piece).map_err(memory("protect its memory"))?;
+            self.copy_process(member, Found { written, vanished: Vec::new() }, stream, tell)?;
+        }
+        copied(start, before, stream)
     }
 
     fn copy_process(
@@ -200,6 +236,13 @@ impl Copying {
         }
         Ok(())
     }
+}
+
+/// What a round came to, once the target has it.
+fn copied(start: Instant, before: Bytes, stream: &mut Sender) -> Result<CopyRound, PartError> {
+    stream.sync().map_err(|e| PartError::caused_by("send memory", e))?;
+    let bytes = Bytes(stream.bytes().0 - before.0);
+    Ok(CopyRound { bytes, ms: start.elapsed().as_secs_f64() * 1e3 })
 }
 
 /// Sorted and joined: what two scans have found is sent once.

@@ -4,8 +4,8 @@
 //! ```text
 //!   Tracker::attach(pids)          one thread of each stands still for ~0.1 ms; nothing stays in the process
 //!      │
-//!      ├─ round(pids) ─► Round 1: all that is populated ─► PageReader ─► the target
-//!      ├─ round(pids) ─► Round 2: what was written since ─► PageReader ─► …       decide(): another, or
+//!      ├─ pieces() ─► all that is populated: take(piece) ─► PageReader ─► the target, piece by piece
+//!      ├─ round(pids) ─► what was written since ─► PageReader ─► …                decide(): another, or
 //!      ┊                                                                          freeze (the caller's)
 //!      ├─ round(pids) ─► the last: what the freeze has to carry ─► PageReader
 //!      └─ detach()                 as if nothing had been
@@ -21,6 +21,8 @@
 //! - Nothing written to a tracked mapping is missed: it is in this round or in the next. The copy of the last round
 //!   that was read *after* its scan is then the page's content, once the process is frozen and a last round has been.
 //!   Writes by system calls are seen. What is not seen: [`hazards`].
+//! - The first copy may as well be a round: then it is of all that is populated, and all of it is protected from its beginning,
+//!   which costs the service twice the faults.
 //! - What is in doubt counts as written: mappings that are new, moved, grown or changed under our hands, a process after
 //!   execve(2), a child after fork(2), everything after a round that failed.
 //! - A round reports exactly what CRIU takes from private mappings: pages that are present or swapped, not the page of
@@ -52,6 +54,7 @@ mod guest;
 mod hazard;
 mod inject;
 mod kind;
+mod piece;
 mod probe;
 mod process;
 mod procfs;
@@ -68,6 +71,7 @@ pub use budget::{NextStep, PreCopyBudget, RoundStat, WhyFreeze, decide, dirty_ra
 pub use error::{Error, Result};
 pub use hazard::{Hazard, hazards};
 pub use kind::UntrackedKind;
+pub use piece::Piece;
 pub use probe::supported;
 pub use range::{PageRange, total_bytes};
 pub use reader::{Chunk, PageReader, ReadReport, is_zero};

@@ -235,7 +235,7 @@ impl Process {
         Ok(vmas)
     }
 
-    fn check_alive(&self) -> Result<()> {
+    pub(crate) fn check_alive(&self) -> Result<()> {
         if self.has_ended() { Err(Error::Ended { pid: self.pid }) } else { Ok(()) }
     }
 

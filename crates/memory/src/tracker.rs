@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use crate::error::{Error, Result};
 use crate::guest::Guest;
 use crate::kind::{Kinds, UntrackedKind};
+use crate::piece::{self, Piece};
 use crate::process::{NewMemory, Process};
 use crate::range::{self, PageRange};
 use crate::scan::Scanner;
@@ -128,7 +129,32 @@ impl Tracker {
         &self.attached
     }
 
-    /// What was written since the last round; the first time, all that is populated. `pids` are the workload's processes
+    /// All that is populated, in pieces of at most `most` bytes: for the first copy, before any round. Nothing is protected yet.
+    pub fn pieces(&mut self, most: u64) -> Result<Vec<Piece>> {
+        let mut all = Vec::new();
+        for process in self.processes.values() {
+            match process.pieces(&mut self.scanner, &mut self.kinds, most) {
+                Ok(pieces) => all.extend(pieces),
+                // The next round says so.
+                Err(error) if piece::is_over(&error) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(all)
+    }
+
+    /// Protects a piece and returns its pages, which have to be read now: later they are found again only when they are
+    /// written. What is populated meanwhile, and what is in no piece, is found by the next round.
+    pub fn take(&mut self, piece: &Piece) -> Result<Vec<PageRange>> {
+        let Some(process) = self.processes.get(&piece.pid) else { return Ok(Vec::new()) };
+        match process.take(&mut self.scanner, piece) {
+            Err(error) if piece::is_over(&error) => Ok(Vec::new()),
+            taken => taken,
+        }
+    }
+
+    /// What was written since the last round; the first time, all that is populated, unless it
+    /// [was taken](Self::take). `pids` are the workload's processes
     /// now: new ones are attached, and all that they have counts as written.
     ///
     /// After an error nothing is lost: what this round would have reported, and more, is reported by the next.

@@ -2,7 +2,7 @@
 
 mod world;
 
-use godwit_memory::{PageRange, PageReader, Tracker, UntrackedKind, is_zero};
+use godwit_memory::{PageRange, PageReader, Tracker, UntrackedKind, is_zero, total_bytes};
 use world::{
     PAGE, Shadow, Subject, dumped_pages, freeze_and_compare, inside, pages, signal, supported_or_skip, written_in,
 };
@@ -36,6 +36,45 @@ fn the_first_round_is_what_criu_would_dump() {
     assert_eq!((round.number, round.bytes()), (2, 0), "{round:x?}");
     assert!(round.processes[0].appeared.is_empty() && round.processes[0].vanished.is_empty());
     assert_eq!(tracker.populated().unwrap(), [(subject.pid, dumped_pages(subject.pid))]);
+}
+
+#[test]
+fn pieces_are_all_that_is_populated_and_what_is_written_after_its_turn_is_found() {
+    supported_or_skip!();
+    let mut subject = Subject::start();
+    let at = subject.written(1000, 1);
+    let mut tracker = tracked(&subject);
+    signal(subject.pid, "STOP");
+    let pieces = tracker.pieces(100 * PAGE).unwrap();
+    let dumped = total_bytes(&dumped_pages(subject.pid));
+    assert_eq!(pieces.iter().map(|piece| piece.bytes).sum::<u64>(), dumped);
+    assert!(pieces.len() > 10 && pieces.iter().all(|piece| piece.bytes <= 100 * PAGE), "{pieces:x?}");
+    signal(subject.pid, "CONT");
+    // Before its turn: it is in its piece, and not found again.
+    subject.write(at + 700 * PAGE, 3, 2);
+    let mut taken = Vec::new();
+    for piece in &pieces {
+        taken.extend(tracker.take(piece).unwrap());
+    }
+    assert_eq!(total_bytes(&inside(&taken, pages(at, 1000))), 1000 * PAGE);
+    let new = subject.written(5, 3);
+    subject.write(at + 20 * PAGE, 2, 4);
+    let round = tracker.round(&[subject.pid]).unwrap();
+    assert_eq!(written_in(&round, pages(at, 1000)), [pages(at + 20 * PAGE, 2)]);
+    assert_eq!(written_in(&round, pages(new, 5)), [pages(new, 5)]);
+    // What is in no piece that was taken counts as written.
+    tracker.detach().unwrap();
+    let mut tracker = tracked(&subject);
+    let pieces = tracker.pieces(100 * PAGE).unwrap();
+    for piece in &pieces[pieces.len() / 2..] {
+        tracker.take(piece).unwrap();
+    }
+    let left: u64 = pieces[..pieces.len() / 2].iter().map(|piece| piece.bytes).sum();
+    assert!(tracker.round(&[subject.pid]).unwrap().bytes() >= left);
+    // Of a process that has ended there is nothing.
+    drop(subject);
+    assert!(tracker.pieces(PAGE).unwrap().is_empty());
+    assert!(tracker.take(&pieces[0]).unwrap().is_empty());
 }
 
 #[test]

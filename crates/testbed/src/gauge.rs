@@ -215,6 +215,7 @@ impl Gauge {
                         worst_gap_ms: ms(seen.worst_gap),
                         received: seen.received,
                         broken: seen.broken,
+                        harm: seen.harm,
                     }
                 })
                 .collect(),

@@ -89,6 +89,9 @@ pub struct LiveClient {
     pub received: u64,
     /// Broken connections so far.
     pub broken: u64,
+    /// All that was found wrong so far, broken connections included: bytes lost or out of order, a service that is not the one
+    /// that it was, pages of its memory lost or stale.
+    pub harm: u64,
 }
 
 /// What happens in a run, as it happens.

@@ -58,6 +58,8 @@ pub struct LiveClient {
     pub broken: u64,
     /// Bad pages that the service reported.
     pub memory_bad: u64,
+    /// All that was found wrong so far, bad pages and broken connections included: 0 if nothing was.
+    pub harm: u64,
 }
 
 const BREAKS_KEPT: usize = 1000;
@@ -252,6 +254,7 @@ impl Recorder {
             worst_gap: self.gaps.worst(now).map_or(Duration::ZERO, |gap| gap.len()),
             broken: self.report.broken,
             memory_bad: self.report.memory_bad,
+            harm: self.report.harm(),
         }
     }
 

@@ -90,6 +90,13 @@ pub struct ClientReport {
 }
 
 impl ClientReport {
+    /// All that was found wrong, each thing counted as its field counts it.
+    pub fn harm(&self) -> u64 {
+        let Self { broken, bytes_missing, bytes_wrong, reordered, duplicated, restarts, rewinds, memory_bad, .. } =
+            self;
+        [broken, bytes_missing, bytes_wrong, reordered, duplicated, restarts, rewinds, memory_bad].into_iter().sum()
+    }
+
     /// Bytes of answers that never came or came wrong.
     pub fn bytes_lost(&self) -> u64 {
         self.bytes_missing + self.bytes_wrong

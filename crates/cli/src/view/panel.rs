@@ -219,6 +219,7 @@ mod tests {
                 worst_gap_ms: 120.0,
                 received: 1000,
                 broken: 0,
+                harm: 0,
             }],
         };
         let mut terminal = Terminal::new(TestBackend::new(90, HEIGHT)).unwrap();

@@ -152,6 +152,15 @@ impl Bed {
         (client["received"].as_u64().expect("a number"), client["broken"].as_u64().expect("a number"))
     }
 
+    /// The client gets answers (again), over the connection that it had, and nothing was ever wrong with them or with the
+    /// service's memory.
+    #[track_caller]
+    pub fn assert_answers_as_ever(&self) {
+        assert_eq!(self.until_it_answers(), 0, "the client's connection broke");
+        let status = self.status();
+        assert_eq!(status["clients"][0]["harm"], 0, "{status:#}");
+    }
+
     /// The client gets answers (again); how many connections broke so far.
     #[track_caller]
     pub fn until_it_answers(&self) -> u64 {

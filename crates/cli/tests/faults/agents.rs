@@ -27,9 +27,8 @@ fn one_copy_runs(bed: &Bed, asked: Asked, from: &str, to: &str, at: &str) -> boo
     // The one moment that harms: what runs and cannot have all its memory any more is ended (docs/adr/0009). It is told, and
     // no copy runs on with pages that it lacks.
     if record["outcome"] == "lost" {
-        let lazy = ["pre-copy", "post-copy"].iter().any(|strategy| at.ends_with(strategy));
         let late = ["transfer", "restore", "commit", "switch", "drain"].iter().any(|phase| at.starts_with(phase));
-        assert!(lazy && late, "killed in {at}: {record:#}");
+        assert!(late, "killed in {at}: {record:#}");
         [from, to]
             .iter()
             .for_each(|node| assert!(bed.node(node).copy_of("video").is_empty(), "killed in {at}, on {node}"));

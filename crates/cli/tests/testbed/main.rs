@@ -24,7 +24,7 @@ fn main() -> ExitCode {
         // The longest first.
         drive::the_car_is_followed_as_in_the_simulator,
         starts::a_workload_that_does_not_listen_is_told,
-        migrate::ten_times_there_and_back_under_load_on_one_connection,
+        migrate::a_hundred_times_back_and_forth_under_load_on_one_connection,
         commands::up_status_down,
         commands::a_second_one_of_the_same_name_is_refused,
         commands::of_two_that_come_up_at_once_one_is_refused,
