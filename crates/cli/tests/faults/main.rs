@@ -15,6 +15,7 @@ mod full;
 mod hold;
 mod interrupted;
 mod killed;
+mod link;
 
 use std::process::ExitCode;
 
@@ -49,6 +50,9 @@ fn main() -> ExitCode {
         agents::the_source_s_while_it_holds,
         agents::the_target_s_in_the_restore,
         agents::while_nothing_moves,
+        link::cut_in_every_phase,
+        link::stalled_in_every_phase,
+        link::away_for_long,
         crashed::down_removes_what_is_left_and_says_what,
         crashed::up_again_without_down,
         crashed::in_the_middle_of_a_migration,
