@@ -1,4 +1,4 @@
-//! Builds the library that a lazy dump loads into CRIU (shim/spare.rs): a program of its own, so not one of cargo's
+//! Builds the library that a dump loads into CRIU (shim/spare.rs): a program of its own, so not one of cargo's
 //! targets. Where it cannot be built there is none, and CRIU serves the memory itself.
 
 use std::env;
@@ -11,10 +11,10 @@ const SOURCE: &str = "shim/spare.rs";
 const ARCHITECTURES: [&str; 3] = ["x86_64", "aarch64", "riscv64"];
 
 fn main() {
-    println!("cargo::rerun-if-changed={SOURCE}");
+    println!("cargo::rerun-if-changed=shim");
     let out = PathBuf::from(var("OUT_DIR")).join("spare.so");
     if !ARCHITECTURES.contains(&var("CARGO_CFG_TARGET_ARCH").as_str()) || !build(&out) {
-        println!("cargo::warning=no {SOURCE} for this platform: lazy dumps will be slower");
+        println!("cargo::warning=no {SOURCE} for this platform: lazy dumps will be slower, and take CAP_SYS_RESOURCE");
         fs::write(&out, []).unwrap_or_else(|e| panic!("cannot write {}: {e}", out.display()));
     }
 }

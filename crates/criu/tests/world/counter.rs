@@ -2,7 +2,8 @@
 //!
 //! `criu-counter PORT MIB PAGES_PER_MS [KEPT]`: answers every 8-byte number with that number and how many it has answered
 //! in all its life, while it holds MIB of memory and dirties pages of it. KEPT is something that it opens and
-//! keeps: `raw`, `ping`, `mptcp` or `vsock` sockets, an `io_uring`, a `userfaultfd`.
+//! keeps: `raw`, `ping`, `mptcp` or `vsock` sockets, an `io_uring`, a `userfaultfd`; or `user`: it lowers a limit of its
+//! own, and goes on as another user than root.
 
 #![allow(unsafe_code)]
 
@@ -62,6 +63,11 @@ fn keep(what: &str) {
         }
         // SAFETY: integers only.
         "userfaultfd" => unsafe { libc::syscall(libc::SYS_userfaultfd, 1) as i32 },
+        "user" => {
+            let files = libc::rlimit { rlim_cur: 77, rlim_max: 99 };
+            // SAFETY: the kernel reads the structure; otherwise integers.
+            unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &files) | libc::setgid(65534) | libc::setuid(65534) }
+        }
         other => panic!("{other} is nothing to keep"),
     };
     assert!(fd >= 0, "cannot open {what}: {}", std::io::Error::last_os_error());
