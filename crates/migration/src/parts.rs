@@ -172,6 +172,12 @@ pub enum Side {
 pub trait Traffic {
     /// Makes the hold ready; packets flow as before.
     fn stage(&mut self) -> Result<(), PartError>;
+    /// Who asks for a new connection waits from here on, and those who asked before are let in; all other packets flow. A
+    /// connection that is half made, or that the workload has not accepted yet, is none that could be carried: the fewer
+    /// there are at the freeze the better. Takes no longer than a connection takes to be made, or is given up.
+    fn close_the_door(&mut self) -> Result<(), PartError> {
+        Ok(())
+    }
     /// From here every packet to the service address is kept; none reaches the workload, nothing is answered.
     fn hold(&mut self) -> Result<(), PartError>;
     /// The tasks stand: from here no packet leaves the source any more. Its kernel goes on with retransmissions and

@@ -191,7 +191,19 @@ impl PacketHold {
 
     /// From now on packets to `service` are kept. One route change; microseconds.
     pub fn capture(&self, service: IpAddr) -> Result<()> {
-        let before = self.shared.lock().capture(service, Instant::now());
+        self.capture_by(service, Mode::Keep)
+    }
+
+    /// From now on packets that ask `service` for a new TCP connection are kept, all others handed on to where it is. A
+    /// capture that follows keeps what is kept already.
+    pub fn capture_connects(&self, service: IpAddr, to: &RouteTo) -> Result<()> {
+        self.netlink.replace_route(&to.route(service).table(self.table))?;
+        self.shared.lock().routed.insert(service);
+        self.capture_by(service, Mode::KeepConnects)
+    }
+
+    fn capture_by(&self, service: IpAddr, mode: Mode) -> Result<()> {
+        let before = self.shared.lock().capture(service, mode, Instant::now());
         let route = Route::host(service).dev(self.index);
         self.netlink.replace_route(&route).inspect_err(|_| self.shared.lock().restore(service, before))
     }
@@ -283,7 +295,7 @@ impl Drop for PacketHold {
         }
         let (captured, routed): (Vec<IpAddr>, HashSet<IpAddr>) = {
             let mut state = self.shared.lock();
-            (state.in_mode(Mode::Keep), std::mem::take(&mut state.routed))
+            (state.keeping(), std::mem::take(&mut state.routed))
         };
         if !captured.is_empty() {
             tracing::warn!(hold = self.dev(), ?captured, "hold closed while it captured: release or withdraw first");

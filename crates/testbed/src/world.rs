@@ -284,6 +284,7 @@ impl Testbed {
         let mut traffic = TrafficSide {
             network: &self.network,
             service: self.network.service(&order.workload),
+            inside: Some(self.network.service_netns(&order.from, &order.workload)),
             from,
             to,
             towards_source: self.network.towards(&order.from),

@@ -91,6 +91,7 @@ impl Run<'_, '_, '_, '_> {
             })?;
             go_on(cancel)?;
         }
+        clock.go_on(|| parts.traffic.close_the_door())?;
         clock.run(Phase::Freeze, |_| {
             parts.traffic.hold()?;
             parts.source.freeze()?;

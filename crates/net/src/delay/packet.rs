@@ -19,6 +19,22 @@ pub(crate) fn addresses(packet: &[u8]) -> Option<(IpAddr, IpAddr)> {
     }
 }
 
+/// Whether it asks for a new TCP connection: a SYN, which is no answer to one.
+pub(crate) fn is_connect(packet: &[u8]) -> bool {
+    const SYN: u8 = 0x02;
+    const ACK: u8 = 0x10;
+    let segment = match packet.first().map(|first| first >> 4) {
+        Some(4) if packet.get(9) == Some(&6) => {
+            // The first fragment, if it is one: SYNs are small.
+            let offset = packet.get(6..8).map_or(0, |b| u16::from_be_bytes([b[0], b[1]]) & 0x1fff);
+            if offset == 0 { packet.get(usize::from(packet[0] & 0x0f) * 4..) } else { None }
+        }
+        Some(6) if packet.get(6) == Some(&6) => packet.get(40..),
+        _ => None,
+    };
+    segment.and_then(|segment| segment.get(13)).is_some_and(|flags| flags & (SYN | ACK) == SYN)
+}
+
 /// How many packets on a wire a packet behind a `virtio_net_hdr` stands for.
 pub(crate) fn segments(frame: &[u8]) -> u64 {
     let field = |at: usize| frame.get(at..at + 2).map_or(0, |b| u64::from(u16::from_ne_bytes([b[0], b[1]])));
@@ -34,6 +50,26 @@ pub(crate) fn segments(frame: &[u8]) -> u64 {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn a_connect_is_a_syn_alone() {
+        let segment = |flags: u8| {
+            let mut tcp = [0u8; 20];
+            tcp[13] = flags;
+            tcp
+        };
+        let v4 = |protocol: u8, flags: u8| {
+            let mut ip = [0u8; 24];
+            (ip[0], ip[9]) = (0x46, protocol);
+            [&ip[..], &segment(flags)].concat()
+        };
+        let mut v6 = [0u8; 40];
+        (v6[0], v6[6]) = (0x60, 6);
+        assert!(is_connect(&v4(6, 0x02)) && is_connect(&v4(6, 0xc2)), "also with ECN");
+        assert!(is_connect(&[&v6[..], &segment(0x02)].concat()));
+        assert!(!is_connect(&v4(6, 0x12)) && !is_connect(&v4(6, 0x10)) && !is_connect(&v4(17, 0x02)));
+        assert!(!is_connect(&v4(6, 0x02)[..30]), "cut off");
+    }
 
     #[test]
     fn reads_both_families() {
@@ -64,7 +100,7 @@ mod tests {
     proptest! {
         #[test]
         fn any_bytes_are_survived(bytes in proptest::collection::vec(any::<u8>(), 0..100)) {
-            let _ = addresses(&bytes);
+            let _ = (addresses(&bytes), is_connect(&bytes));
             prop_assert!(segments(&bytes) >= 1);
         }
     }

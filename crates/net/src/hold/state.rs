@@ -34,6 +34,8 @@ pub struct HoldStats {
 pub(super) enum Mode {
     /// Packets are kept.
     Keep,
+    /// Those that ask for a new TCP connection are kept, all others handed on at once.
+    KeepConnects,
     /// Packets are handed on at once: stragglers after a release.
     Pass,
 }
@@ -56,6 +58,13 @@ struct Service {
     passed: Passed,
 }
 
+impl Service {
+    fn new(mode: Mode, since: Instant) -> Self {
+        let passed = Passed::default();
+        Self { mode, since, queue: VecDeque::new(), bytes: 0, prepended: 0, dropped: 0, passed }
+    }
+}
+
 /// Everything that a hold keeps.
 pub(super) struct State {
     services: HashMap<IpAddr, Service>,
@@ -75,19 +84,12 @@ impl State {
     }
 
     /// Begins to keep; returns the mode from before, for [`restore`](Self::restore). Keeps on if it does already.
-    pub(super) fn capture(&mut self, service: IpAddr, now: Instant) -> Option<Mode> {
-        let before = self.services.get(&service).map(|s| s.mode);
-        if before != Some(Mode::Keep) {
-            let fresh = Service {
-                mode: Mode::Keep,
-                since: now,
-                queue: VecDeque::new(),
-                bytes: 0,
-                prepended: 0,
-                dropped: 0,
-                passed: Passed::default(),
-            };
-            self.services.insert(service, fresh);
+    pub(super) fn capture(&mut self, service: IpAddr, mode: Mode, now: Instant) -> Option<Mode> {
+        let found = self.services.get_mut(&service);
+        let before = found.as_ref().map(|s| s.mode);
+        match found {
+            Some(kept) if kept.mode != Mode::Pass => kept.mode = mode,
+            _ => drop(self.services.insert(service, Service::new(mode, now))),
         }
         before
     }
@@ -110,8 +112,9 @@ impl State {
         let Some(service) = dst.and_then(|dst| self.services.get_mut(&dst)) else { return };
         match service.mode {
             Mode::Pass => pass(&mut service.passed, packet, sink),
-            Mode::Keep if self.bytes + packet.len() as u64 > self.max_bytes => service.dropped += 1,
-            Mode::Keep => {
+            Mode::KeepConnects if !crate::delay::is_connect(packet) => pass(&mut service.passed, packet, sink),
+            _ if self.bytes + packet.len() as u64 > self.max_bytes => service.dropped += 1,
+            Mode::Keep | Mode::KeepConnects => {
                 self.bytes += packet.len() as u64;
                 service.bytes += packet.len() as u64;
                 service.queue.push_back(Packet::from_bytes(packet.to_vec()));
@@ -180,8 +183,9 @@ impl State {
         })
     }
 
-    pub(super) fn in_mode(&self, mode: Mode) -> Vec<IpAddr> {
-        self.services.iter().filter(|(_, s)| s.mode == mode).map(|(ip, _)| *ip).collect()
+    /// For which services something is kept, or would be.
+    pub(super) fn keeping(&self) -> Vec<IpAddr> {
+        self.services.iter().filter(|(_, s)| s.mode != Mode::Pass).map(|(ip, _)| *ip).collect()
     }
 }
 
@@ -225,7 +229,7 @@ mod tests {
     #[test]
     fn replays_prepended_then_captured_then_late_ones() {
         let (mut state, seen) = (State::new(1000), Seen::default());
-        state.capture(service(1), Instant::now());
+        state.capture(service(1), Mode::Keep, Instant::now());
         state.arrived(&packet(1, 3), &seen);
         state.arrived(&packet(1, 4), &seen);
         state.prepend(service(1), vec![Packet::from_bytes(packet(1, 1)), Packet::from_bytes(packet(1, 2))]);
@@ -240,8 +244,8 @@ mod tests {
     #[test]
     fn services_are_kept_apart_and_others_packets_are_ignored() {
         let (mut state, seen) = (State::new(1000), Seen::default());
-        state.capture(service(1), Instant::now());
-        state.capture(service(2), Instant::now());
+        state.capture(service(1), Mode::Keep, Instant::now());
+        state.capture(service(2), Mode::Keep, Instant::now());
         state.arrived(&packet(1, 1), &seen);
         state.arrived(&packet(2, 2), &seen);
         state.arrived(&packet(3, 3), &seen);
@@ -254,7 +258,7 @@ mod tests {
     #[test]
     fn a_full_hold_drops_the_newest_and_counts() {
         let (mut state, seen) = (State::new(50), Seen::default());
-        state.capture(service(1), Instant::now());
+        state.capture(service(1), Mode::Keep, Instant::now());
         for id in 0..4 {
             state.arrived(&packet(1, id), &seen);
         }
@@ -267,9 +271,27 @@ mod tests {
     #[test]
     fn capturing_twice_keeps_what_is_kept() {
         let (mut state, seen) = (State::new(1000), Seen::default());
-        assert_eq!(state.capture(service(1), Instant::now()), None);
+        assert_eq!(state.capture(service(1), Mode::Keep, Instant::now()), None);
         state.arrived(&packet(1, 1), &seen);
-        assert_eq!(state.capture(service(1), Instant::now()), Some(Mode::Keep));
+        assert_eq!(state.capture(service(1), Mode::Keep, Instant::now()), Some(Mode::Keep));
         assert_eq!(state.stats(service(1)).packets, 1);
+    }
+
+    #[test]
+    fn who_asks_for_a_connection_waits_and_the_others_do_not() {
+        let (mut state, seen) = (State::new(1000), Seen::default());
+        let tcp = |id: u8, flags: u8| {
+            let mut p = [packet(1, id), vec![0u8; 19]].concat();
+            (p[9], p[33]) = (6, flags);
+            p
+        };
+        assert_eq!(state.capture(service(1), Mode::KeepConnects, Instant::now()), None);
+        state.arrived(&tcp(1, 0x02), &seen);
+        state.arrived(&tcp(2, 0x10), &seen);
+        assert_eq!(*seen.0.borrow(), [2]);
+        assert_eq!(state.capture(service(1), Mode::Keep, Instant::now()), Some(Mode::KeepConnects));
+        state.arrived(&tcp(3, 0x10), &seen);
+        assert_eq!(state.begin_release(service(1), &seen, Instant::now()).packets, 2);
+        assert_eq!(*seen.0.borrow(), [2, 1, 3]);
     }
 }

@@ -60,6 +60,7 @@ pub(crate) fn take(
     let mut traffic = TrafficSide {
         network: testbed.network(),
         service: &subject.service,
+        inside: (!subject.is_copy).then(|| testbed.network().service_netns(&subject.at, &ask.workload)),
         from,
         to,
         towards_source: testbed.network().towards(&subject.at),
@@ -196,6 +197,7 @@ impl Subject<'_> {
         layer: &Path,
     ) -> Result<(HeldDump, bool), PartError> {
         let limit = Limit::seconds(FREEZE_SECONDS);
+        traffic.close_the_door()?;
         traffic.hold()?;
         let frozen = dump.freeze(&limit).map_err(part("freeze it"))?;
         // Dropping what is frozen or held thaws it.

@@ -1,8 +1,9 @@
 //! The service address: who gets its packets.
 
 use godwit_migration::{PartError, Side, Traffic};
-use godwit_net::Rule;
+use godwit_net::{Netns, Rule};
 
+use super::door;
 use crate::network::{Network, NodeNet, ServiceNet};
 
 /// Before the holds' own rules.
@@ -16,6 +17,8 @@ fn net(what: &'static str) -> impl FnOnce(godwit_net::NetError) -> PartError {
 pub(crate) struct TrafficSide<'a> {
     pub(crate) network: &'a Network,
     pub(crate) service: &'a ServiceNet,
+    /// The service's namespace on the source; none for a copy, at whose door nobody is waited for.
+    pub(crate) inside: Option<&'a Netns>,
     pub(crate) from: &'a NodeNet,
     pub(crate) to: &'a NodeNet,
     pub(crate) towards_source: godwit_net::RouteTo,
@@ -52,6 +55,14 @@ impl Traffic for TrafficSide<'_> {
     fn stage(&mut self) -> Result<(), PartError> {
         let ip = self.service.ip();
         self.to.netlink.replace_route(&self.service.local().route(ip)).map_err(net("the target's route to its copy"))
+    }
+
+    fn close_the_door(&mut self) -> Result<(), PartError> {
+        let Some(inside) = self.inside else { return Ok(()) };
+        let ip = self.service.ip();
+        let closed = self.from.hold.capture_connects(ip, &self.service.local());
+        closed.map_err(net("hold new connections at the source"))?;
+        door::wait_until_nobody_stands_in_it(inside).map_err(net("look at the service's connections"))
     }
 
     /// At the node first, which catches what is under way to it; then at the gateway.
