@@ -80,8 +80,7 @@ impl From<godwit_memory::Error> for Stopped {
 impl Copying {
     /// Begins to track the processes.
     pub(crate) fn begin(members: &[Member]) -> Result<Self, PartError> {
-        let pids: Vec<i32> = members.iter().map(|member| member.host_pid).collect();
-        let tracker = Tracker::attach(&pids).map_err(memory("track its memory"))?;
+        let tracker = Tracker::attach(&host_pids(members)).map_err(memory("track its memory"))?;
         Ok(Self { tracker, readers: BTreeMap::new(), pending: BTreeMap::new() })
     }
 
@@ -147,13 +146,13 @@ impl Copying {
 
     /// In the freeze: what was written last.
     pub(crate) fn last(&mut self, members: &[Member], stream: &mut Sender) -> Result<CopyRound, PartError> {
-        self.scan(members)?;
+        self.scan_frozen(members)?;
         self.copy(members, stream, &mut |_| true)
     }
 
     /// In the freeze: what was written last stays here, and the target forgets what it has of it. Returns it, to be fetched.
     pub(crate) fn leave(&mut self, members: &[Member], stream: &mut Sender) -> Result<Ranges, PartError> {
-        self.scan(members)?;
+        self.scan_frozen(members)?;
         let mut left = Ranges::new();
         for (host_pid, found) in std::mem::take(&mut self.pending) {
             let Some(member) = members.iter().find(|member| member.host_pid == host_pid) else { continue };
@@ -168,8 +167,18 @@ impl Copying {
     }
 
     fn scan(&mut self, members: &[Member]) -> Result<Round, PartError> {
-        let pids: Vec<i32> = members.iter().map(|member| member.host_pid).collect();
-        let round = self.tracker.round(&pids).map_err(memory("find what it has written"))?;
+        let round = self.tracker.round(&host_pids(members));
+        self.found(round)
+    }
+
+    /// The same in the freeze, whatever processes there are by then.
+    fn scan_frozen(&mut self, members: &[Member]) -> Result<Round, PartError> {
+        let round = self.tracker.last_round(&host_pids(members));
+        self.found(round)
+    }
+
+    fn found(&mut self, round: godwit_memory::Result<Round>) -> Result<Round, PartError> {
+        let round = round.map_err(memory("find what it has written"))?;
         for process in &round.processes {
             let found = self.pending.entry(process.pid).or_default();
             found.written.extend(&process.written);
@@ -224,14 +233,22 @@ impl Copying {
         }
         let reader = match self.readers.entry(member.host_pid) {
             Entry::Occupied(known) => known.into_mut(),
-            Entry::Vacant(new) => new.insert(PageReader::open(member.host_pid).map_err(memory("read its memory"))?),
+            Entry::Vacant(new) => match PageReader::open(member.host_pid) {
+                Ok(reader) => new.insert(reader),
+                Err(error) => return unless_ended(error),
+            },
         };
         let ranges = merged(found.written);
         let read = reader.read(&ranges, |chunk| {
             send(member.pid, chunk.start, chunk.bytes, stream).map_err(Stopped::Send)?;
             if tell(stream.bytes()) { Ok(()) } else { Err(Stopped::Cancelled) }
         });
-        for range in read.map_err(Stopped::into_error)?.vanished {
+        let report = match read {
+            Ok(report) => report,
+            Err(Stopped::Read(error)) => return unless_ended(error),
+            Err(stopped) => return Err(stopped.into_error()),
+        };
+        for range in report.vanished {
             stream.forget(member.pid, range.start, range.bytes()).map_err(failed)?;
         }
         Ok(())
@@ -243,6 +260,18 @@ fn copied(start: Instant, before: Bytes, stream: &mut Sender) -> Result<CopyRoun
     stream.sync().map_err(|e| PartError::caused_by("send memory", e))?;
     let bytes = Bytes(stream.bytes().0 - before.0);
     Ok(CopyRound { bytes, ms: start.elapsed().as_secs_f64() * 1e3 })
+}
+
+fn host_pids(members: &[Member]) -> Vec<i32> {
+    members.iter().map(|member| member.host_pid).collect()
+}
+
+/// Servers end processes all the time: what was sent of one that has ended is no loss, and nobody asks for it.
+fn unless_ended(error: godwit_memory::Error) -> Result<(), PartError> {
+    match error {
+        godwit_memory::Error::Ended { .. } => Ok(()),
+        error => Err(memory("read its memory")(error)),
+    }
 }
 
 /// Sorted and joined: what two scans have found is sent once.

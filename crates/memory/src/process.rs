@@ -190,15 +190,7 @@ impl Process {
 
     /// All pages that a dump would have to take from private mappings now; nothing is protected.
     pub(crate) fn populated(&self, scanner: &mut Scanner, kinds: &mut Kinds) -> Result<Vec<PageRange>> {
-        let mut all = Vec::new();
-        let pagemap = procfs::open(self.pid, "pagemap")?;
-        for vma in self.maps()? {
-            let kind = kinds.of(self.pid, &vma);
-            if matches!(kind, Kind::Anonymous | Kind::File | Kind::QuietFile) {
-                let pages = scanner.populated(&pagemap, vma.range, kind != Kind::Anonymous)?;
-                pages.into_iter().for_each(|pages| range::push(&mut all, pages));
-            }
-        }
+        let all = populated(self.pid, scanner, kinds)?;
         self.check_alive().map(|()| all)
     }
 
@@ -246,6 +238,21 @@ impl Process {
             other => other,
         }
     }
+}
+
+/// All pages that a dump would have to take from the private mappings of a process, tracked or not.
+pub(crate) fn populated(pid: i32, scanner: &mut Scanner, kinds: &mut Kinds) -> Result<Vec<PageRange>> {
+    let mut all = Vec::new();
+    let pidfd = open(pid)?;
+    let pagemap = procfs::open(pid, "pagemap")?;
+    for vma in procfs::maps(pid)? {
+        let kind = kinds.of(pid, &vma);
+        if matches!(kind, Kind::Anonymous | Kind::File | Kind::QuietFile) {
+            let pages = scanner.populated(&pagemap, vma.range, kind != Kind::Anonymous)?;
+            pages.into_iter().for_each(|pages| range::push(&mut all, pages));
+        }
+    }
+    if sys::has_ended(pidfd.as_fd()) { Err(Error::Ended { pid }) } else { Ok(all) }
 }
 
 impl Drop for Process {

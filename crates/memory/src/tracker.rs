@@ -7,7 +7,7 @@ use crate::error::{Error, Result};
 use crate::guest::Guest;
 use crate::kind::{Kinds, UntrackedKind};
 use crate::piece::{self, Piece};
-use crate::process::{NewMemory, Process};
+use crate::process::{self, NewMemory, Process};
 use crate::range::{self, PageRange};
 use crate::scan::Scanner;
 
@@ -100,6 +100,8 @@ pub struct Tracker {
     last: Option<Instant>,
     /// The last round failed: what it had found did not reach the caller.
     lost: bool,
+    /// The processes are frozen, so that new ones cannot be visited.
+    frozen: bool,
 }
 
 impl Tracker {
@@ -116,6 +118,7 @@ impl Tracker {
             rounds: 0,
             last: None,
             lost: false,
+            frozen: false,
         };
         for pid in pids {
             let attached = tracker.attach_one(*pid)?;
@@ -181,9 +184,34 @@ impl Tracker {
         Ok(round)
     }
 
+    /// The last round, of processes that are frozen. New ones cannot be attached; all that they have counts as written,
+    /// and nothing of it is protected.
+    pub fn last_round(&mut self, pids: &[i32]) -> Result<Round> {
+        self.frozen = true;
+        let round = self.round(pids);
+        self.frozen = false;
+        round
+    }
+
+    /// What a process has that came too late to be attached; none if it has ended, or shares the memory of another.
+    fn look_at_late(&mut self, pid: i32) -> Result<Option<ProcessRound>> {
+        if self.guests.contains_key(&pid) || Guest::of(pid, self.processes.keys().copied())?.is_some() {
+            return Ok(None);
+        }
+        match process::populated(pid, &mut self.scanner, &mut self.kinds) {
+            Ok(written) => Ok(Some(ProcessRound { pid, written, ..ProcessRound::default() })),
+            Err(Error::Ended { .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
     fn round_of(&mut self, pid: i32, all: bool, round: &mut Round) -> Result<()> {
         let known = self.processes.contains_key(&pid);
         for _ in 0..=EXECS_FOLLOWED {
+            if self.frozen && !self.processes.contains_key(&pid) {
+                round.processes.extend(self.look_at_late(pid)?);
+                return Ok(());
+            }
             if !self.processes.contains_key(&pid) {
                 round.attached.extend(self.attach_one(pid)?);
             }

@@ -4,7 +4,8 @@ mod world;
 
 use godwit_memory::{PageRange, PageReader, Tracker, UntrackedKind, is_zero, total_bytes};
 use world::{
-    PAGE, Shadow, Subject, dumped_pages, freeze_and_compare, inside, pages, signal, supported_or_skip, written_in,
+    PAGE, Shadow, Subject, dumped_pages, freeze_and_compare, inside, pages, signal, supported_or_skip, untouched,
+    written_in,
 };
 
 fn tracked(subject: &Subject) -> Tracker {
@@ -264,6 +265,27 @@ fn children_and_execs_are_followed() {
     shadow.take(&round);
     assert_eq!(written_in(&round, pages(new, 30)), [pages(new, 1)]);
     freeze_and_compare(tracker, &mut shadow, pid);
+}
+
+#[test]
+fn who_comes_as_late_as_the_freeze_is_looked_at_without_a_visit() {
+    supported_or_skip!();
+    let (mut first, mut late) = (Subject::start(), Subject::start());
+    let at = first.written(10, 1);
+    let mut tracker = tracked(&first);
+    tracker.round(&[first.pid]).unwrap();
+    first.write(at, 1, 2);
+    let late_at = late.written(20, 3);
+    for pid in [first.pid, late.pid] {
+        signal(pid, "STOP");
+    }
+    let round = tracker.last_round(&[first.pid, late.pid]).unwrap();
+    let written = |pid| &round.processes.iter().find(|process| process.pid == pid).unwrap().written;
+    assert_eq!(inside(written(first.pid), pages(at, 10)), [pages(at, 1)]);
+    assert_eq!(*written(late.pid), dumped_pages(late.pid));
+    assert_eq!(inside(written(late.pid), pages(late_at, 20)), [pages(late_at, 20)]);
+    assert!(round.attached.is_empty(), "{:?}", round.attached);
+    assert_eq!(untouched(late.pid), Ok(()));
 }
 
 #[test]
