@@ -1,6 +1,6 @@
 //! What CRIU could not dump, found before anything is frozen.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::cgroup::Cgroups;
 use crate::check::{self, Version};
@@ -45,13 +45,16 @@ pub fn preflight(env: &NodeEnv, id: &str, limit: &Limit) -> Result<Vec<Obstacle>
     let cgroups = Cgroups::new(env, &state.cgroup_paths());
     let (mut swrk, _) = Swrk::start(env, "check", &[])?;
     let version = check::ask_version(&mut swrk, limit)?;
+    let nodes_ipc = namespace("ipc", &env.init_pid().map_or("self".into(), |pid| pid.to_string()));
+    let init = process::host_pid(env, state.init_pid()?, &cgroups.freezer()?.pids()?)?;
     let mut found = Vec::new();
     for pid in cgroups.freezer()?.pids()? {
         // A process that ends meanwhile is no obstacle.
         let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
-        for what in of_process(pid, version).unwrap_or_default() {
-            found.push(Obstacle { pid, process: name.trim().into(), what });
-        }
+        let mut whats = of_process(pid, version).unwrap_or_default();
+        whats.extend(foreign_namespaces(pid, init));
+        whats.extend(mappings(pid, &nodes_ipc));
+        found.extend(whats.into_iter().map(|what| Obstacle { pid, process: name.trim().into(), what }));
     }
     Ok(found)
 }
@@ -70,6 +73,34 @@ fn of_process(pid: i32, version: Version) -> Result<Vec<String>> {
         found.push(format!("a tracer, process {tracer} (a debugger or strace)"));
     }
     Ok(found)
+}
+
+/// Namespaces that a process has for itself, of the kinds that CRIU knows one of in a container.
+fn foreign_namespaces(pid: i32, init: i32) -> Vec<String> {
+    let differs = |kind: &&str| {
+        let (its, the_containers) = (namespace(kind, &pid.to_string()), namespace(kind, &init.to_string()));
+        its.is_some() && the_containers.is_some() && its != the_containers
+    };
+    let kinds = ["user", "pid", "ipc", "uts", "cgroup", "time"].into_iter().filter(differs);
+    kinds.map(|kind| format!("a {kind} namespace of its own inside the container, which CRIU cannot dump")).collect()
+}
+
+fn namespace(kind: &str, pid: &str) -> Option<PathBuf> {
+    std::fs::read_link(format!("/proc/{pid}/ns/{kind}")).ok()
+}
+
+/// Why mappings cannot be dumped.
+fn mappings(pid: i32, nodes_ipc: &Option<PathBuf>) -> Vec<String> {
+    let maps = std::fs::read_to_string(format!("/proc/{pid}/maps")).unwrap_or_default();
+    let names = || maps.lines().filter_map(|line| line.split_ascii_whitespace().nth(5));
+    let mut found = Vec::new();
+    if names().any(|name| name == "/secretmem") {
+        found.push("secret memory (memfd_secret), which nobody else can read".into());
+    }
+    if names().any(|name| name.starts_with("/SYSV")) && namespace("ipc", &pid.to_string()) == *nodes_ipc {
+        found.push("shared memory of System V in the node's ipc namespace: it needs one of its own".into());
+    }
+    found
 }
 
 /// Why a socket cannot be dumped. Raw sockets can, whatever is often said: CRIU carries their protocol and filter.

@@ -2,8 +2,8 @@
 
 mod world;
 
-use godwit_criu::{DumpOptions, Error, PreparedDump, Runc, check, preflight};
-use world::{World, limit};
+use godwit_criu::{DumpOptions, Error, PreparedDump, Runc, Streams, check, preflight};
+use world::{BUNDLE, World, limit};
 
 #[test]
 fn an_ordinary_server_has_no_obstacles() {
@@ -23,7 +23,13 @@ fn what_preflight_names_cannot_be_dumped_and_the_service_runs_on() {
         ("vsock", "a vsock socket, which CRIU cannot dump"),
         ("io_uring", "an io_uring, which CRIU cannot dump"),
         ("userfaultfd", "a userfaultfd, which CRIU cannot dump"),
+        ("secret", "secret memory (memfd_secret), which nobody else can read"),
+        ("shm", "shared memory of System V in the node's ipc namespace: it needs one of its own"),
     ] {
+        if kept == "secret" && !has_secret_memory() {
+            println!("SKIPPED: secret memory: this kernel has none (memfd_secret)");
+            continue;
+        }
         world.a.run_counter("app", 1, &[kept]);
         let client = world.client();
         let found = preflight(&world.a.env, "app", &limit()).unwrap();
@@ -42,6 +48,40 @@ fn what_preflight_names_cannot_be_dumped_and_the_service_runs_on() {
         client.stop().unwrap();
         Runc::new(&world.a.env).delete("app", true, &limit()).unwrap();
     }
+}
+
+#[allow(unsafe_code)]
+fn has_secret_memory() -> bool {
+    // SAFETY: an integer.
+    let fd = unsafe { libc::syscall(libc::SYS_memfd_secret, 0) };
+    // SAFETY: the descriptor was made here.
+    fd >= 0 && unsafe { libc::close(fd as i32) } == 0
+}
+
+#[test]
+fn a_child_in_namespaces_of_its_own_is_named() {
+    let world = World::new(&image_or_skip!());
+    world.a.run_counter("app", 1, &["child"]);
+    let client = world.client();
+    let found = preflight(&world.a.env, "app", &limit()).unwrap();
+    let named: Vec<String> = found.iter().map(ToString::to_string).collect();
+    let wanted = "(sleep) has a user namespace of its own inside the container, which CRIU cannot dump";
+    assert!(named.len() == 1 && named[0].ends_with(wanted), "{named:?}");
+    client.stop().unwrap();
+}
+
+#[test]
+fn a_terminal_of_somebody_else_is_named() {
+    let world = World::new(&image_or_skip!());
+    let pty = nix::pty::openpty(None, None).unwrap();
+    world.a.write_bundle("app", 1, &[]);
+    let streams = Streams { stdin: Some(pty.slave), ..Streams::default() };
+    Runc::new(&world.a.env).run("app", BUNDLE.as_ref(), streams, &limit()).unwrap();
+    let client = world.client();
+    let found = preflight(&world.a.env, "app", &limit()).unwrap();
+    let named = "a terminal, which belongs to a session outside the container (descriptor 0, /dev/pts/";
+    assert!(found.len() == 1 && found[0].what.starts_with(named), "{found:?}");
+    client.stop().unwrap();
 }
 
 #[test]

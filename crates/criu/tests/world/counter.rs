@@ -2,8 +2,9 @@
 //!
 //! `criu-counter PORT MIB PAGES_PER_MS [KEPT]`: answers every 8-byte number with that number and how many it has answered
 //! in all its life, while it holds MIB of memory and dirties pages of it. KEPT is something that it opens and
-//! keeps: `raw`, `ping`, `mptcp` or `vsock` sockets, an `io_uring`, a `userfaultfd`; or `user`: it lowers a limit of its
-//! own, and goes on as another user than root.
+//! keeps: `raw`, `ping`, `mptcp` or `vsock` sockets, an `io_uring`, a `userfaultfd`, secret memory (`secret`), shared
+//! memory of System V (`shm`), a child in namespaces of its own (`child`); or `user`: it lowers a limit of its own, and
+//! goes on as another user than root.
 
 #![allow(unsafe_code)]
 
@@ -63,6 +64,31 @@ fn keep(what: &str) {
         }
         // SAFETY: integers only.
         "userfaultfd" => unsafe { libc::syscall(libc::SYS_userfaultfd, 1) as i32 },
+        // SAFETY: integers, and the kernel chooses where the memory is.
+        "secret" => unsafe {
+            let fd = libc::syscall(libc::SYS_memfd_secret, 0) as i32;
+            libc::ftruncate(fd, 4096);
+            let map = libc::mmap(std::ptr::null_mut(), 4096, libc::PROT_WRITE, libc::MAP_SHARED, fd, 0);
+            libc::close(fd);
+            if map == libc::MAP_FAILED { -1 } else { 0 }
+        },
+        // SAFETY: the kernel chooses where the memory is.
+        "shm" => unsafe {
+            let id = libc::shmget(libc::IPC_PRIVATE, 4096, libc::IPC_CREAT | 0o600);
+            if libc::shmat(id, std::ptr::null(), 0) as isize == -1 { -1 } else { 0 }
+        },
+        "child" => {
+            use std::os::unix::process::CommandExt;
+            let mut child = std::process::Command::new("sleep");
+            // SAFETY: one system call with an integer between fork and exec. It is waited for: spawn returns after exec.
+            unsafe {
+                child.pre_exec(|| match libc::unshare(libc::CLONE_NEWUSER) {
+                    0 => Ok(()),
+                    _ => Err(std::io::Error::last_os_error()),
+                })
+            };
+            child.arg("1000").spawn().map_or(-1, |_| 0)
+        }
         "user" => {
             let files = libc::rlimit { rlim_cur: 77, rlim_max: 99 };
             // SAFETY: the kernel reads the structure; otherwise integers.
