@@ -84,7 +84,8 @@ impl Contents {
             spec = spec.hostname(hostname);
         }
         if self.image.is_some() {
-            spec = spec.tmpfs("/dev/shm");
+            // Shared memory of either kind: CRIU carries that of System V with its namespace only.
+            spec = spec.tmpfs("/dev/shm").own_ipc().without_io_uring();
         }
         spec.user(self.user.uid, self.user.gid)
     }

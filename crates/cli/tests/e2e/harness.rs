@@ -45,15 +45,18 @@ impl Needs {
     }
 }
 
-/// Where the node image is, by the same rule as the program's.
-pub fn node_image() -> PathBuf {
+/// Where images are kept, by the same rule as the program's.
+pub fn cache() -> PathBuf {
     let var = |name| std::env::var_os(name).map(PathBuf::from);
-    let cache = || {
-        var("GODWIT_CACHE")
-            .or_else(|| var("XDG_CACHE_HOME").map(|dir| dir.join("godwit")))
-            .unwrap_or_else(|| var("HOME").unwrap_or_else(|| "/root".into()).join(".cache/godwit"))
-    };
-    var("GODWIT_NODE_IMAGE").unwrap_or_else(|| cache().join("node-image/current/rootfs"))
+    var("GODWIT_CACHE")
+        .or_else(|| var("XDG_CACHE_HOME").map(|dir| dir.join("godwit")))
+        .unwrap_or_else(|| var("HOME").unwrap_or_else(|| "/root".into()).join(".cache/godwit"))
+}
+
+/// Where the node image is.
+pub fn node_image() -> PathBuf {
+    let given = std::env::var_os("GODWIT_NODE_IMAGE").map(PathBuf::from);
+    given.unwrap_or_else(|| cache().join("node-image/current/rootfs"))
 }
 
 static SKIPPED: Mutex<Vec<String>> = Mutex::new(Vec::new());
