@@ -12,6 +12,7 @@
 //! - [`DelayLink`]: two TUN devices joined by a thread that delays packets, by default and by peer. Beside it
 //!   [`NetemLink`], which leaves that to the kernel; [`Link`] is either.
 //! - [`PacketHold`]: keeps the packets to a service address and replays them in order to its new place.
+//! - [`OrphanPath`]: connections that the service has closed are ended by the kernel that they are in, also after a switch.
 //!
 //! # What it guarantees
 //! - Never early: a packet leaves a [`DelayLink`] no sooner than its delay after it entered; within a peer in order.
@@ -30,6 +31,7 @@ mod link;
 mod netem;
 mod netlink;
 mod netns;
+mod orphans;
 mod prefix;
 mod sched;
 mod tun;
@@ -39,8 +41,9 @@ pub use error::{NetError, Result};
 pub use hold::{HoldOptions, HoldStats, Packet, PacketHold, PreparedRelease, ReleaseStats, RouteTo};
 pub use link::{Backend, Link};
 pub use netem::{NetemLink, netem_supported};
-pub use netlink::{Dev, FoundRoute, LinkInfo, Mac, Netlink, PreparedRoute, Route, Rule};
+pub use netlink::{Dev, Flow, FoundRoute, LinkInfo, Mac, Netlink, PreparedRoute, Route, Rule, SockDiag};
 pub use netns::Netns;
+pub use orphans::{Hop, OrphanPath};
 pub use prefix::Prefix;
 pub use sched::Priority;
 pub use tun::tun_supported;

@@ -4,6 +4,7 @@
 //! takes milliseconds. Requests that belong into a freeze can be made ahead ([`Netlink::prepare_route`]) so that
 //! only the system call is left. Source: rtnetlink(7), RFC 3549.
 
+mod diag;
 mod link;
 mod neigh;
 mod qdisc;
@@ -22,6 +23,7 @@ use netlink_sys::{Socket, SocketAddr};
 use nix::sys::socket::{setsockopt, sockopt};
 use nix::sys::time::TimeVal;
 
+pub use diag::{Flow, SockDiag};
 pub(crate) use link::check_ifname;
 pub use link::{LinkInfo, Mac};
 pub use route::{FoundRoute, PreparedRoute, Route};
@@ -88,20 +90,21 @@ struct Inner {
 impl Netlink {
     /// Opens a socket in the namespace; it stays there whatever thread uses it.
     pub fn open(ns: &Netns) -> Result<Self> {
-        let socket = ns.enter(open_socket)?.map_err(|e| NetError::netns(ns.name(), "open a netlink socket", e))?;
+        let socket = ns
+            .enter(|| open_socket(NETLINK_ROUTE))?
+            .map_err(|e| NetError::netns(ns.name(), "open a netlink socket", e))?;
         Ok(Self::new(ns.name(), socket))
     }
 
     /// Opens a socket in the namespace of the calling thread.
     pub fn open_here() -> Result<Self> {
         const HERE: &str = "(own)";
-        let socket = open_socket().map_err(|e| NetError::netns(HERE, "open a netlink socket", e))?;
+        let socket = open_socket(NETLINK_ROUTE).map_err(|e| NetError::netns(HERE, "open a netlink socket", e))?;
         Ok(Self::new(HERE, socket))
     }
 
     fn new(ns: &str, socket: Socket) -> Self {
-        let inner = Inner { socket, sequence: 0, send: Vec::new(), receive: vec![0; 1 << 16].into() };
-        Self { ns: ns.to_owned(), inner: Mutex::new(inner) }
+        Self { ns: ns.to_owned(), inner: Mutex::new(Inner::new(socket)) }
     }
 
     /// The name of the namespace that this socket lives in.
@@ -152,6 +155,10 @@ impl Netlink {
 }
 
 impl Inner {
+    fn new(socket: Socket) -> Self {
+        Self { socket, sequence: 0, send: Vec::new(), receive: vec![0; 1 << 16].into() }
+    }
+
     fn exchange(&mut self, request: &[u8], mut on_data: impl FnMut(u16, &[u8])) -> io::Result<Answer> {
         self.sequence = self.sequence.wrapping_add(1);
         self.send.clear();
@@ -172,8 +179,8 @@ impl Inner {
     }
 }
 
-fn open_socket() -> io::Result<Socket> {
-    let mut socket = Socket::new(NETLINK_ROUTE)?;
+fn open_socket(protocol: isize) -> io::Result<Socket> {
+    let mut socket = Socket::new(protocol)?;
     socket.bind_auto()?;
     socket.connect(&SocketAddr::new(0, 0))?;
     // Explanations in words, and acknowledgements that do not carry the request back.

@@ -12,10 +12,13 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use godwit_model::{NodeName, Rtt, UserName, WorkloadName};
-use godwit_net::{Backend, End, Link, LinkConfig, Mac, NetError, Netlink, Netns, PacketHold, Prefix, Route, RouteTo};
+use godwit_net::{
+    Backend, End, Link, LinkConfig, Mac, NetError, Netlink, Netns, OrphanPath, PacketHold, Prefix, Route, RouteTo,
+};
 
 use crate::name::{MAX_OF_A_KIND, TestbedName};
 
@@ -55,6 +58,8 @@ pub(crate) struct ServiceNet {
 #[derive(Debug)]
 pub struct Network {
     name: TestbedName,
+    /// Of workloads that have moved; they end before the namespaces do.
+    orphans: Mutex<Vec<OrphanPath>>,
     services: BTreeMap<WorkloadName, ServiceNet>,
     service_netns: BTreeMap<(NodeName, WorkloadName), Netns>,
     nodes: BTreeMap<NodeName, NodeNet>,
@@ -96,6 +101,7 @@ impl Network {
         let hold = PacketHold::open(&gateway, "hold")?;
         let mut network = Self {
             name: name.clone(),
+            orphans: Mutex::default(),
             services: BTreeMap::new(),
             service_netns: BTreeMap::new(),
             nodes: BTreeMap::new(),
@@ -258,6 +264,18 @@ impl Network {
     /// The namespace of a workload on a node.
     pub(crate) fn service_netns(&self, node: &NodeName, workload: &WorkloadName) -> &Netns {
         &self.service_netns[&(node.clone(), workload.clone())]
+    }
+
+    /// The same of a workload or a copy, by its name.
+    pub(crate) fn open_service_netns(&self, node: &NodeName, workload: &WorkloadName) -> Result<Netns> {
+        Netns::open(&self.name.service_netns(node, workload))
+    }
+
+    /// Looks after connections that a workload has closed and left, until they are over.
+    pub(crate) fn keep_orphans(&self, path: OrphanPath) {
+        let mut orphans = self.orphans.lock().unwrap_or_else(PoisonError::into_inner);
+        orphans.retain(|path| !path.is_over());
+        orphans.push(path);
     }
 
     /// A user's namespace.

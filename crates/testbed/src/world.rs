@@ -290,7 +290,9 @@ impl Testbed {
             towards_source: self.network.towards(&order.from),
             towards_target: self.network.towards(&order.to),
             released: None,
+            place: self.network.open_service_netns(&order.from, &order.workload),
             fenced: false,
+            orphans: None,
         };
         let mut journal = JournalOf(&self.journal);
         let request = Request {

@@ -1,7 +1,7 @@
 //! A workload that is no part of Godwit: an echo service in Perl, and a client of it in the user's namespace.
 
 use std::fs::File;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::thread;
 
@@ -83,6 +83,24 @@ impl Client {
         self.stream.read_line(&mut line).expect("the connection lives");
         assert!(line.ends_with('\n'), "broken off after {line:?}");
         line.trim_end_matches('\n').to_owned()
+    }
+
+    /// Sends a line, and reads nothing.
+    #[track_caller]
+    pub fn send(&mut self, line: &str) {
+        writeln!(self.stream.get_mut(), "{line}").expect("the connection lives");
+    }
+
+    /// Waits for the first bytes, and leaves them where they are.
+    #[track_caller]
+    pub fn has_unread(&self) {
+        assert!(self.stream.get_ref().peek(&mut [0]).expect("the connection lives") > 0, "closed, and nothing sent");
+    }
+
+    /// All that comes until the other end closes in order; how many bytes that is.
+    #[track_caller]
+    pub fn read_to_the_end(&mut self) -> usize {
+        self.stream.read_to_end(&mut Vec::new()).expect("closed in order, not reset")
     }
 
     /// Asks once; the connection must live and the service must be the same as before.

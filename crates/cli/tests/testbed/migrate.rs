@@ -4,8 +4,8 @@ use std::thread;
 
 use serde_json::json;
 
-use crate::e2e::service::{Client, echo};
-use crate::e2e::{Bed, Call, call, until};
+use crate::e2e::service::{Client, echo, scenario};
+use crate::e2e::{Bed, Call, STRATEGIES, call, until};
 
 pub fn a_hundred_times_back_and_forth_under_load_on_one_connection() {
     let bed = Bed::up();
@@ -155,4 +155,22 @@ pub fn who_asked_may_go_away() {
     }
     until("the second is over as well", || (bed.node_of("video") == "edge3").then_some(()));
     assert_eq!(bed.until_it_answers(), 0);
+}
+
+pub fn a_connection_that_was_closed_before_the_move_is_not_reset() {
+    // Sends more than a client takes unread, and closes while most of it is on the way.
+    const SENDS_AND_CLOSES: &str = r#"use IO::Socket::INET; $SIG{CHLD} = "IGNORE";
+        my $l = IO::Socket::INET->new(Listen => 16, LocalPort => 5555, ReuseAddr => 1) or die "listen: $!";
+        while (1) { my $h = $l->accept or next; my $line = <$h> or next;
+          setsockopt $h, 1, 7, pack "i", 4 << 20; $h->blocking(0); my $n = syswrite $h, "x" x (2 << 20); close $h }"#;
+    let bed = Bed::of(&scenario(&["perl", "-e", SENDS_AND_CLOSES]));
+    for (to, strategy) in ["b", "a", "b"].into_iter().zip(STRATEGIES) {
+        let mut client = Client::connect(&bed);
+        client.send("hello");
+        client.has_unread();
+        bed.migrate_by(strategy, "app", to);
+        assert!(client.read_to_the_end() > 1 << 16);
+        // The listener came along.
+        Client::connect(&bed);
+    }
 }

@@ -1,8 +1,10 @@
 //! Policy rules: which packets look in which routing table, or go nowhere.
 
+use std::net::SocketAddr;
+
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
-use netlink_packet_route::rule::{RuleAction, RuleAttribute, RuleHeader, RuleMessage};
-use netlink_packet_route::{AddressFamily, RouteNetlinkMessage as Message};
+use netlink_packet_route::rule::{RuleAction, RuleAttribute, RuleHeader, RuleMessage, RulePortRange};
+use netlink_packet_route::{AddressFamily, IpProtocol, RouteNetlinkMessage as Message};
 
 use super::Netlink;
 use crate::{Prefix, Result};
@@ -23,6 +25,8 @@ pub struct Rule {
     iif: Option<String>,
     from: Option<Prefix>,
     to: Option<Prefix>,
+    /// Source and destination port of TCP packets.
+    tcp: Option<(u16, u16)>,
 }
 
 impl Rule {
@@ -47,7 +51,7 @@ impl Rule {
     }
 
     const fn new(v6: bool, priority: u32, then: Then) -> Self {
-        Self { v6, priority, then, iif: None, from: None, to: None }
+        Self { v6, priority, then, iif: None, from: None, to: None, tcp: None }
     }
 
     /// Only packets that came in by this device.
@@ -67,6 +71,12 @@ impl Rule {
         self.to = Some(to);
         self
     }
+
+    /// Only packets of one TCP connection, from one end to the other.
+    pub fn tcp(mut self, from: SocketAddr, to: SocketAddr) -> Self {
+        self.tcp = Some((from.port(), to.port()));
+        self.from(Prefix::host(from.ip())).to(Prefix::host(to.ip()))
+    }
 }
 
 impl std::fmt::Display for Rule {
@@ -80,6 +90,9 @@ impl std::fmt::Display for Rule {
         }
         if let Some(to) = self.to {
             write!(f, " to {to}")?;
+        }
+        if let Some((from, to)) = self.tcp {
+            write!(f, " tcp sport {from} dport {to}")?;
         }
         match self.then {
             Then::Lookup(table) => write!(f, " lookup {table}"),
@@ -120,5 +133,11 @@ fn rule_message(rule: &Rule) -> RuleMessage {
     message.attributes.extend(rule.iif.clone().map(RuleAttribute::Iifname));
     message.attributes.extend(rule.from.map(|p| RuleAttribute::Source(p.addr())));
     message.attributes.extend(rule.to.map(|p| RuleAttribute::Destination(p.addr())));
+    if let Some((from, to)) = rule.tcp {
+        let only = |port| RulePortRange { start: port, end: port };
+        message.attributes.push(RuleAttribute::IpProtocol(IpProtocol::Tcp));
+        message.attributes.push(RuleAttribute::SourcePortRange(only(from)));
+        message.attributes.push(RuleAttribute::DestinationPortRange(only(to)));
+    }
     message
 }

@@ -66,7 +66,9 @@ pub(crate) fn take(
         towards_source: testbed.network().towards(&subject.at),
         towards_target: testbed.network().towards(&subject.at),
         released: None,
+        place: testbed.network().open_service_netns(&subject.at, &subject.container.name),
         fenced: false,
+        orphans: None,
     };
     let began = Instant::now();
     let layer = scratch.0.join("rootfs-diff.tar");

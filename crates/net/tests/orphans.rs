@@ -1,0 +1,136 @@
+//! A service closes a connection and moves before the client has heard all of it.
+
+mod support;
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{IpAddr, TcpListener, TcpStream};
+
+use godwit_net::{Hop, Netlink, Netns, OrphanPath, PacketHold, Prefix, RouteTo, Rule, SockDiag};
+use support::{PATIENCE, can_run, default_via, forward, join, netns, until};
+
+/// More than a client takes unread.
+const MUCH: usize = 16 << 20;
+
+struct World {
+    user: Netns,
+    gw: Netns,
+    nodes: [Netns; 2],
+}
+
+fn ip(text: &str) -> IpAddr {
+    text.parse().unwrap()
+}
+
+fn towards(node: usize, service: IpAddr) -> RouteTo {
+    let via = if service.is_ipv4() { format!("10.{node}.0.2") } else { format!("fd0{node}::2") };
+    RouteTo::dev(format!("node{node}")).via(ip(&via))
+}
+
+fn world(services: [IpAddr; 2]) -> World {
+    let (user, gw, nodes) = (netns("user"), netns("gw"), [netns("node1"), netns("node2")]);
+    forward(&gw);
+    let nl = Netlink::open(&gw).unwrap();
+    for (n, (ns, dev)) in [(&user, "user"), (&nodes[0], "node1"), (&nodes[1], "node2")].into_iter().enumerate() {
+        join(&gw, dev, &format!("10.{n}.0.1/24"), ns, "eth0", &format!("10.{n}.0.2/24"));
+        nl.add_addr(dev, support::prefix(&format!("fd0{n}::1/64"))).unwrap();
+        let inside = Netlink::open(ns).unwrap();
+        inside.add_addr("eth0", support::prefix(&format!("fd0{n}::2/64"))).unwrap();
+        default_via(ns, &format!("10.{n}.0.1"));
+        default_via(ns, &format!("fd0{n}::1"));
+        if n > 0 {
+            services.iter().for_each(|service| inside.add_addr("lo", Prefix::host(*service)).unwrap());
+        }
+    }
+    for service in services {
+        nl.replace_route(&towards(1, service).route(service)).unwrap();
+    }
+    World { user, gw, nodes }
+}
+
+/// What a client gets that reads only after the service has sent much, closed, and moved.
+fn read_after_the_move(world: &World, service: IpAddr, lead: bool) -> std::io::Result<usize> {
+    let hold = PacketHold::open(&world.gw, "hold0").unwrap();
+    let listen = |n: usize| world.nodes[n].enter(|| TcpListener::bind((service, 9000)).unwrap()).unwrap();
+    let (old, new) = (listen(0), listen(1));
+    let mut client =
+        world.user.enter(|| TcpStream::connect_timeout(&(service, 9000).into(), PATIENCE).unwrap()).unwrap();
+    client.set_read_timeout(Some(PATIENCE)).unwrap();
+    let (mut server, _) = old.accept().unwrap();
+    server.set_nonblocking(true).unwrap();
+    let mut sent = 0;
+    while sent < MUCH {
+        match server.write(&[7; 1 << 16]) {
+            Ok(n) => sent += n,
+            Err(e) if e.kind() == ErrorKind::WouldBlock => break,
+            Err(e) => panic!("{e}"),
+        }
+    }
+    hold.capture(service).unwrap();
+    drop(server);
+    drop(old);
+    let diag = SockDiag::open(&world.nodes[0]).unwrap();
+    let flow = diag.orphans(service).unwrap();
+    assert_eq!(flow.iter().map(|f| f.remote).collect::<Vec<_>>(), [client.local_addr().unwrap()]);
+    let hops = || Ok(vec![Hop::new(&world.gw, towards(1, service))?]);
+    let path = lead.then(|| OrphanPath::lead(&world.nodes[0], service, hops).unwrap());
+    hold.release(service, &towards(2, service)).unwrap();
+    let mut buffer = vec![0; 1 << 16];
+    let mut got = 0;
+    let read = loop {
+        match client.read(&mut buffer) {
+            Ok(0) => break Ok(got),
+            Ok(n) => got += n,
+            Err(e) => break Err(e),
+        }
+    };
+    if let Some(path) = path {
+        assert_eq!((read.as_ref().unwrap(), path.led()), (&sent, 1));
+        // All else goes to the new place meanwhile.
+        world.user.enter(|| TcpStream::connect_timeout(&(service, 9000).into(), PATIENCE).unwrap()).unwrap();
+        new.accept().unwrap();
+        drop(client);
+        until("the old kernel has done with it", || path.is_over());
+    }
+    read
+}
+
+#[test]
+fn a_closed_connection_is_ended_by_the_kernel_that_it_is_in() {
+    if !can_run() {
+        return;
+    }
+    let services = [ip("10.99.0.1"), ip("fd99::1")];
+    let world = world(services);
+    for service in services {
+        read_after_the_move(&world, service, true).unwrap();
+        let nl = Netlink::open(&world.gw).unwrap();
+        nl.replace_route(&towards(1, service).route(service)).unwrap();
+        for rule in [Rule::v4(40, 0), Rule::v6(40, 0)] {
+            assert!(nl.del_rule(&rule).is_err(), "a rule is left: {rule}");
+        }
+    }
+}
+
+/// What would happen otherwise; without it the test above would show nothing.
+#[test]
+fn without_that_it_is_reset() {
+    if !can_run() {
+        return;
+    }
+    let services = [ip("10.99.0.1"), ip("fd99::1")];
+    let world = world(services);
+    for service in services {
+        assert_eq!(read_after_the_move(&world, service, false).unwrap_err().kind(), ErrorKind::ConnectionReset);
+    }
+}
+
+#[test]
+fn where_nothing_was_closed_nothing_is_led() {
+    if !can_run() {
+        return;
+    }
+    let services = [ip("10.99.0.1"), ip("fd99::1")];
+    let world = world(services);
+    let path = OrphanPath::lead(&world.nodes[0], services[0], || panic!("no way is needed")).unwrap();
+    assert!(path.led() == 0 && path.is_over());
+}
