@@ -12,6 +12,7 @@
 //! - [`DelayLink`]: two TUN devices joined by a thread that delays packets, by default and by peer. Beside it
 //!   [`NetemLink`], which leaves that to the kernel; [`Link`] is either.
 //! - [`PacketHold`]: keeps the packets to a service address and replays them in order to its new place.
+//! - [`announce`]: tells a shared link where an address is now, for services whose address is not led by routes.
 //! - [`OrphanPath`]: connections that the service has closed are ended by the kernel that they are in, also after a switch.
 //!
 //! # What it guarantees
@@ -24,6 +25,7 @@
 //! # Needs
 //! Linux, root (CAP_NET_ADMIN, CAP_SYS_ADMIN; CAP_SYS_NICE for delays that hold under load) and /dev/net/tun.
 
+mod announce;
 mod delay;
 mod error;
 mod hold;
@@ -36,6 +38,7 @@ mod prefix;
 mod sched;
 mod tun;
 
+pub use announce::announce;
 pub use delay::{DelayLink, DirectionStats, End, LinkConfig, LinkStats};
 pub use error::{NetError, Result};
 pub use hold::{HoldOptions, HoldStats, Packet, PacketHold, PreparedRelease, ReleaseStats, RouteTo};
