@@ -110,7 +110,7 @@ fn seize(pid: i32, tid: i32) -> Result<()> {
     ptrace::seize(tid, false).map_err(|e| gone(pid, e, "trace"))
 }
 
-fn gone(pid: i32, e: std::io::Error, what: &str) -> Error {
+pub(crate) fn gone(pid: i32, e: std::io::Error, what: &str) -> Error {
     match e.raw_os_error() {
         Some(libc::ESRCH | libc::ECHILD) => Error::Ended { pid },
         _ => Error::Io { what: format!("{what} process {pid}"), source: e },
@@ -267,7 +267,7 @@ impl<'a> Stopped<'a> {
 }
 
 /// Whether a call that returned EINTR did so because of us, has done nothing, and can be made again.
-fn restarts(pid: i32, number: i64, argument: u64) -> bool {
+pub(crate) fn restarts(pid: i32, number: i64, argument: u64) -> bool {
     let of_a_socket = || procfs::descriptor(pid, argument).is_some_and(|d| d.starts_with("socket:"));
     arch::EINTR_OF_THEIR_OWN.contains(&number) || (arch::EINTR_WITH_A_TIMEOUT.contains(&number) && of_a_socket())
 }

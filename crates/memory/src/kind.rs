@@ -43,6 +43,13 @@ pub(crate) enum Kind {
     Special,
 }
 
+impl Kind {
+    /// Memory of the process alone, which rounds report.
+    pub(crate) fn is_private(self) -> bool {
+        matches!(self, Self::Anonymous | Self::File | Self::QuietFile)
+    }
+}
+
 /// Tells mappings apart; remembers what the devices are that it has seen.
 #[derive(Debug, Default)]
 pub(crate) struct Kinds {

@@ -1,5 +1,5 @@
 //! The memory of running processes, tracked and read from outside: what pre-copy needs, on kernels with or without
-//! soft-dirty.
+//! soft-dirty marks.
 //!
 //! ```text
 //!   Tracker::attach(pids)          one thread of each stands still for ~0.1 ms; nothing stays in the process
@@ -15,6 +15,9 @@
 //! mappings in the asynchronous mode of Linux 6.7: the kernel itself lifts the protection from a page on its first
 //! write, and [PAGEMAP_SCAN] lists those pages and protects them again in one step, under the page table's lock. Nobody
 //! has to answer a fault, so nothing can hang.
+//!
+//! Where the kernel is older, and has soft-dirty marks (Debian 12's has), these are read and cleared while the process
+//! stands still for a moment, in every round: [`Method::SoftDirty`], [`Round::stopped`]. [`supported`] says which it is.
 //!
 //! # What it guarantees
 //!
@@ -48,9 +51,11 @@
 
 mod arch;
 mod budget;
+mod entries;
 mod entry;
 mod error;
 mod guest;
+mod handle;
 mod hazard;
 mod inject;
 mod kind;
@@ -63,8 +68,11 @@ mod range;
 mod reader;
 mod registration;
 mod scan;
+mod soft;
 mod span;
+mod still;
 mod sys;
+mod tracked;
 mod tracker;
 
 pub use budget::{NextStep, PreCopyBudget, RoundStat, WhyFreeze, decide, dirty_rate};
@@ -72,7 +80,7 @@ pub use error::{Error, Result};
 pub use hazard::{Hazard, hazards};
 pub use kind::UntrackedKind;
 pub use piece::Piece;
-pub use probe::supported;
+pub use probe::{Method, supported};
 pub use range::{PageRange, total_bytes};
 pub use reader::{Chunk, PageReader, ReadReport, is_zero};
 pub use tracker::{Attached, ProcessRound, Round, Tracker, Untracked};

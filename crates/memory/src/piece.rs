@@ -4,9 +4,9 @@
 //! of them.
 
 use crate::error::{Error, Result};
+use crate::handle::Handle;
 use crate::kind::{Kind, Kinds};
 use crate::process::Process;
-use crate::procfs;
 use crate::range::{self, PageRange};
 use crate::scan::Scanner;
 
@@ -22,14 +22,14 @@ pub struct Piece {
     file: bool,
 }
 
-impl Process {
+impl Handle {
     /// All that is populated, in pieces of at most `most` bytes; nothing is protected.
     pub(crate) fn pieces(&self, scanner: &mut Scanner, kinds: &mut Kinds, most: u64) -> Result<Vec<Piece>> {
         let mut all = Vec::new();
-        let pagemap = procfs::open(self.pid, "pagemap")?;
+        let pagemap = self.pagemap()?;
         for vma in self.maps()? {
             let kind = kinds.of(self.pid, &vma);
-            if !matches!(kind, Kind::Anonymous | Kind::File | Kind::QuietFile) {
+            if !kind.is_private() {
                 continue;
             }
             let file = kind != Kind::Anonymous;
@@ -40,14 +40,19 @@ impl Process {
         self.check_alive().map(|()| all)
     }
 
+    /// The pages of a piece that are populated now.
+    pub(crate) fn pages_of(&self, scanner: &mut Scanner, piece: &Piece) -> Result<Vec<PageRange>> {
+        scanner.populated(&self.pagemap()?, piece.range, piece.file)
+    }
+}
+
+impl Process {
     /// Protects a piece; its populated pages. What is written to them from here on is found by the next round.
     pub(crate) fn take(&self, scanner: &mut Scanner, piece: &Piece) -> Result<Vec<PageRange>> {
-        let pagemap = procfs::open(self.pid, "pagemap")?;
-        self.check_alive()?;
-        match scanner.written(&pagemap, piece.range, piece.file)? {
+        match scanner.written(&self.handle.pagemap()?, piece.range, piece.file)? {
             Some(pages) => Ok(pages),
             // Not registered (any more), or half of it: the next round takes all of the rest for written.
-            None => scanner.populated(&pagemap, piece.range, piece.file),
+            None => self.handle.pages_of(scanner, piece),
         }
     }
 }

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::os::fd::AsFd;
 
 use crate::arch;
+use crate::entries;
 use crate::error::Error;
 use crate::range::PageRange;
 use crate::scan::Scanner;
@@ -12,10 +13,38 @@ use crate::sys::{self, Mapping};
 /// What it takes to visit any process, and one with a seccomp filter. Their numbers are those of linux/capability.h.
 const CAPABILITIES: [(u32, &str); 2] = [(19, "CAP_SYS_PTRACE"), (21, "CAP_SYS_ADMIN")];
 
-/// Whether memory can be tracked on this host by us, tried on a few pages of our own; else what is missing. Takes less
-/// than a millisecond.
-pub fn supported() -> Result<(), String> {
-    arch::SUPPORTED?;
+/// How what a process writes is found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Method {
+    /// Asynchronous write protection by userfaultfd, in Linux 6.7 and newer: the process runs on in every round.
+    WriteProtection,
+    /// Soft-dirty marks, in kernels with CONFIG_MEM_SOFT_DIRTY: in every round the process stands still while they are read and
+    /// cleared, some milliseconds a GiB.
+    SoftDirty,
+}
+
+impl std::fmt::Display for Method {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::WriteProtection => "by write protection",
+            Self::SoftDirty => "by soft-dirty marks",
+        })
+    }
+}
+
+/// Whether memory can be tracked on this host by us, and by which method, tried on a few pages of our own; else what is
+/// missing. Takes less than a millisecond.
+pub fn supported() -> Result<Method, String> {
+    may_look_into_processes()?;
+    let Err(why) = write_protection_works() else { return Ok(Method::WriteProtection) };
+    match entries::soft_dirty_works() {
+        Ok(true) => Ok(Method::SoftDirty),
+        Ok(false) => Err(format!("{why}; and the kernel has no soft-dirty marks (CONFIG_MEM_SOFT_DIRTY) either")),
+        Err(e) => Err(format!("{why}; and /proc/self/pagemap cannot be read: {e}")),
+    }
+}
+
+fn may_look_into_processes() -> Result<(), String> {
     let status = std::fs::read_to_string("/proc/self/status").map_err(failed("/proc/self/status"))?;
     let effective = status.lines().find_map(|line| u64::from_str_radix(line.strip_prefix("CapEff:")?.trim(), 16).ok());
     for (bit, name) in CAPABILITIES {
@@ -23,6 +52,11 @@ pub fn supported() -> Result<(), String> {
             return Err(format!("{name} is needed to look into other processes"));
         }
     }
+    Ok(())
+}
+
+fn write_protection_works() -> Result<(), String> {
+    arch::SUPPORTED?;
     let page = sys::page_size();
     let mut memory = Mapping::new(4 * page).map_err(failed("mmap"))?;
     let uffd = sys::userfaultfd().map_err(failed("userfaultfd, in kernels with CONFIG_USERFAULTFD"))?;
@@ -78,8 +112,8 @@ mod tests {
 
     #[test]
     fn marks_move_only_on_kernels_of_then() {
-        if let Err(why) = supported() {
-            eprintln!("SKIPPED: {why}");
+        if supported() != Ok(Method::WriteProtection) {
+            eprintln!("SKIPPED: no asynchronous write protection");
             return;
         }
         let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();

@@ -5,15 +5,15 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::time::Instant;
 
 use crate::error::{Error, Result};
-use crate::guest::open;
+use crate::handle::Handle;
 use crate::inject;
-use crate::kind::{Kind, Kinds, UntrackedKind};
-use crate::procfs::{self, Vma};
+use crate::kind::{Kind, Kinds};
+use crate::procfs::Vma;
 use crate::range::{self, PageRange};
 use crate::scan::Scanner;
 use crate::span::spans;
 use crate::sys;
-use crate::tracker::{Attached, ProcessRound, Untracked};
+use crate::tracker::{Attached, ProcessRound};
 
 /// Its memory is a new one (execve(2)): what we hold belongs to the old.
 #[derive(Debug)]
@@ -24,8 +24,7 @@ pub(crate) type Outcome<T> = Result<std::result::Result<T, NewMemory>>;
 
 #[derive(Debug)]
 pub(crate) struct Process {
-    pub(crate) pid: i32,
-    pidfd: OwnedFd,
+    pub(crate) handle: Handle,
     pub(crate) uffd: OwnedFd,
     /// The mappings of the last round that reached the caller, neighbours joined.
     covered: Vec<PageRange>,
@@ -65,16 +64,16 @@ enum Found {
 impl Process {
     /// Visits the process, and registers what it has.
     pub(crate) fn attach(pid: i32, kinds: &mut Kinds, marks_move: bool) -> Result<(Self, Attached)> {
-        let pidfd = open(pid)?;
-        let visit = inject::userfaultfd_of(pid, pidfd.as_fd()).map_err(|e| {
+        let handle = Handle::open(pid)?;
+        let visit = inject::userfaultfd_of(pid, handle.pidfd.as_fd()).map_err(|e| {
             // Whatever it failed with.
-            if sys::has_ended(pidfd.as_fd()) { Error::Ended { pid } } else { e }
+            if handle.has_ended() { Error::Ended { pid } } else { e }
         })?;
         sys::uffd_agree(visit.uffd.as_fd()).map_err(|e| Error::Unsupported {
             why: format!("the kernel has no asynchronous write protection, which Linux 6.7 brought ({e})"),
         })?;
         let (covered, seen, refused) = (Vec::new(), Vec::new(), Vec::new());
-        let mut process = Self { pid, pidfd, uffd: visit.uffd, covered, seen, refused, marks_move, released: false };
+        let mut process = Self { handle, uffd: visit.uffd, covered, seen, refused, marks_move, released: false };
         let began = Instant::now();
         let registered = process.register_all(kinds)?;
         let attached = Attached {
@@ -88,10 +87,6 @@ impl Process {
         Ok((process, attached))
     }
 
-    pub(crate) fn has_ended(&self) -> bool {
-        sys::has_ended(self.pidfd.as_fd())
-    }
-
     /// The round under way has reached the caller.
     pub(crate) fn delivered(&mut self) {
         self.covered = std::mem::take(&mut self.seen);
@@ -99,17 +94,15 @@ impl Process {
 
     /// What was written since the last round; with `all`, everything that is populated.
     pub(crate) fn round(&mut self, scanner: &mut Scanner, kinds: &mut Kinds, all: bool) -> Outcome<ProcessRound> {
-        let vmas = self.maps()?;
-        let pagemap = procfs::open(self.pid, "pagemap")?;
-        // What was opened is this process's, not that of another with its number.
-        self.check_alive()?;
-        let mut round = ProcessRound { pid: self.pid, ..ProcessRound::default() };
+        let vmas = self.handle.maps()?;
+        let pagemap = self.handle.pagemap()?;
+        let mut round = ProcessRound { pid: self.handle.pid, ..ProcessRound::default() };
         let mut covered = Vec::new();
         let known: Vec<_> = vmas.iter().map(|vma| (vma.range, self.is_registered(vma, kinds))).collect();
         let spans = spans(known);
         for vma in &vmas {
-            let kind = kinds.of(self.pid, vma);
-            if !matches!(kind, Kind::Anonymous | Kind::File | Kind::QuietFile) {
+            let kind = kinds.of(self.handle.pid, vma);
+            if !kind.is_private() {
                 continue;
             }
             range::push(&mut covered, vma.range);
@@ -132,7 +125,7 @@ impl Process {
             pages.into_iter().for_each(|pages| range::push(&mut round.written, pages));
             appeared.into_iter().for_each(|range| range::push(&mut round.appeared, range));
         }
-        self.check_alive()?;
+        self.handle.check_alive()?;
         round.vanished = range::subtract(&self.covered, &covered);
         self.seen = covered;
         self.refused.clone_from(&round.refused);
@@ -185,50 +178,7 @@ impl Process {
 
     /// Whether a mapping is still as it was when the list was read.
     fn is_all_there(&self, vma: &Vma) -> Result<bool> {
-        Ok(self.maps()?.iter().any(|now| now.range == vma.range))
-    }
-
-    /// All pages that a dump would have to take from private mappings now; nothing is protected.
-    pub(crate) fn populated(&self, scanner: &mut Scanner, kinds: &mut Kinds) -> Result<Vec<PageRange>> {
-        let all = populated(self.pid, scanner, kinds)?;
-        self.check_alive().map(|()| all)
-    }
-
-    /// What is not tracked of it.
-    pub(crate) fn untracked(&self, scanner: &mut Scanner, kinds: &mut Kinds) -> Result<Vec<Untracked>> {
-        let mut found = Vec::new();
-        let pagemap = procfs::open(self.pid, "pagemap")?;
-        for vma in self.maps()? {
-            let kind = match kinds.of(self.pid, &vma) {
-                Kind::Untracked(kind) => kind,
-                _ if self.refuses(vma.range) => UntrackedKind::Refused,
-                _ => continue,
-            };
-            let populated = range::total_bytes(&scanner.populated(&pagemap, vma.range, false)?);
-            found.push(Untracked {
-                pid: self.pid,
-                kind,
-                range: vma.range,
-                populated,
-                file: vma.file.map(|(major, minor, inode)| (u64::from(major) << 32 | u64::from(minor), inode)),
-                name: vma.name,
-            });
-        }
-        self.check_alive().map(|()| found)
-    }
-
-    pub(crate) fn maps(&self) -> Result<Vec<Vma>> {
-        let vmas = procfs::maps(self.pid)?;
-        self.check_alive()?;
-        if vmas.is_empty() {
-            procfs::running_threads(self.pid)?;
-            return Err(Error::Ended { pid: self.pid });
-        }
-        Ok(vmas)
-    }
-
-    pub(crate) fn check_alive(&self) -> Result<()> {
-        if self.has_ended() { Err(Error::Ended { pid: self.pid }) } else { Ok(()) }
+        Ok(self.handle.maps()?.iter().any(|now| now.range == vma.range))
     }
 
     /// Undoes everything.
@@ -238,21 +188,6 @@ impl Process {
             other => other,
         }
     }
-}
-
-/// All pages that a dump would have to take from the private mappings of a process, tracked or not.
-pub(crate) fn populated(pid: i32, scanner: &mut Scanner, kinds: &mut Kinds) -> Result<Vec<PageRange>> {
-    let mut all = Vec::new();
-    let pidfd = open(pid)?;
-    let pagemap = procfs::open(pid, "pagemap")?;
-    for vma in procfs::maps(pid)? {
-        let kind = kinds.of(pid, &vma);
-        if matches!(kind, Kind::Anonymous | Kind::File | Kind::QuietFile) {
-            let pages = scanner.populated(&pagemap, vma.range, kind != Kind::Anonymous)?;
-            pages.into_iter().for_each(|pages| range::push(&mut all, pages));
-        }
-    }
-    if sys::has_ended(pidfd.as_fd()) { Err(Error::Ended { pid }) } else { Ok(all) }
 }
 
 impl Drop for Process {

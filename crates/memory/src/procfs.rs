@@ -69,7 +69,14 @@ pub(crate) fn threads(pid: i32) -> Result<Vec<(i32, char)>> {
     Ok(threads)
 }
 
-/// The same of a process that can be tracked. One whose main thread has ended and others run on shows no mappings, and
+/// Its children, of whichever thread. None where the kernel does not tell (CONFIG_PROC_CHILDREN), or it has ended.
+pub(crate) fn children(pid: i32) -> Vec<i32> {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let lists = tasks.filter_map(|task| fs::read_to_string(task.path().join("children")).ok());
+    lists.flat_map(|list| list.split_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<_>>()).collect()
+}
+
+/// The threads of a process that can be tracked, as [`threads`]. One whose main thread has ended and others run on shows no mappings, and
 /// CRIU cannot dump it.
 pub(crate) fn running_threads(pid: i32) -> Result<Vec<(i32, char)>> {
     let threads = threads(pid)?;

@@ -17,7 +17,7 @@ impl Process {
         let mut registered = Vec::new();
         // In the second turn without what was refused in the first.
         for _ in 0..2 {
-            let vmas = self.maps()?;
+            let vmas = self.handle.maps()?;
             let known: Vec<_> = vmas.iter().map(|vma| (vma.range, self.is_registered(vma, kinds))).collect();
             registered.clear();
             let refused = self.refused.len();
@@ -30,7 +30,7 @@ impl Process {
                     match one {
                         Ok(()) => registered.push(*range),
                         Err(e) if e.raw_os_error() == Some(libc::EBUSY) => {
-                            return Err(Error::OwnUserfaultfd { pid: self.pid });
+                            return Err(Error::OwnUserfaultfd { pid: self.handle.pid });
                         }
                         Err(_) => self.refused.push(*range),
                     }
@@ -49,7 +49,7 @@ impl Process {
 
     /// Whether a mapping is one that is always registered.
     pub(crate) fn is_registered(&self, vma: &Vma, kinds: &mut Kinds) -> bool {
-        matches!(kinds.of(self.pid, vma), Kind::Anonymous | Kind::File) && !self.refuses(vma.range)
+        matches!(kinds.of(self.handle.pid, vma), Kind::Anonymous | Kind::File) && !self.refuses(vma.range)
     }
 
     pub(crate) fn refuses(&self, range: PageRange) -> bool {
@@ -65,7 +65,7 @@ impl Process {
             .and_then(|()| if self.marks_move { sys::uffd_unprotect(uffd, mapping) } else { Ok(()) });
         match registered {
             Ok(()) => Ok(Ok(true)),
-            Err(e) if busy(&e) => Err(Error::OwnUserfaultfd { pid: self.pid }),
+            Err(e) if busy(&e) => Err(Error::OwnUserfaultfd { pid: self.handle.pid }),
             Err(_) => {
                 // It must not stay half done: unregistered is what the next round recognises.
                 let undone = sys::uffd_unregister(uffd, mapping);
@@ -81,7 +81,7 @@ impl Process {
     /// but a copy of that may be in a child of ours that is just about to exec.
     pub(crate) fn unregister(&mut self, kinds: &mut Kinds) -> Result<()> {
         self.released = true;
-        let vmas = self.maps()?;
+        let vmas = self.handle.maps()?;
         let known: Vec<_> = vmas.iter().map(|vma| (vma.range, self.is_registered(vma, kinds))).collect();
         for span in spans(known.iter().copied()) {
             let whole = sys::uffd_unregister(self.uffd.as_fd(), span);

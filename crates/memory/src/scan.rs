@@ -9,6 +9,7 @@
 use std::fs::File;
 use std::io;
 
+use crate::entries::{Entries, Sample, Which};
 use crate::error::{Context, Result};
 use crate::range::{self, PageRange};
 use crate::sys::{self, PageRegion, ScanRequest};
@@ -19,6 +20,8 @@ const REGIONS: usize = 8192;
 /// Scans, with a buffer that is used again and again.
 pub(crate) struct Scanner {
     regions: Vec<PageRegion>,
+    /// Where the kernel has no PAGEMAP_SCAN, or is asked for what that does not tell.
+    entries: Option<Entries>,
     /// PAGE_IS_GUARD, until the kernel turns out not to know it.
     guard: u64,
 }
@@ -31,7 +34,7 @@ impl std::fmt::Debug for Scanner {
 
 impl Scanner {
     pub(crate) fn new() -> Self {
-        Self { regions: vec![PageRegion::default(); REGIONS], guard: sys::PAGE_IS_GUARD }
+        Self { regions: vec![PageRegion::default(); REGIONS], entries: None, guard: sys::PAGE_IS_GUARD }
     }
 
     /// The pages of one mapping written since they were last protected, and protects them in the same step. None when
@@ -52,7 +55,25 @@ impl Scanner {
 
     /// All populated pages of `of`, left as they are. `file`: leave out those of a file.
     pub(crate) fn populated(&mut self, pagemap: &File, of: PageRange, file: bool) -> Result<Vec<PageRange>> {
-        self.scan(pagemap, of, populated(file)).context(|| "scan for pages".into())
+        match self.scan(pagemap, of, populated(file)) {
+            Err(e) if e.raw_os_error() == Some(libc::ENOTTY) => {
+                self.entries(pagemap, of, file, Which::Populated, &mut Sample::of(0))
+            }
+            other => other.context(|| "scan for pages".into()),
+        }
+    }
+
+    /// Pages by their entries in pagemap; all that are populated are offered to the sample. `file`: leave out those of a file.
+    pub(crate) fn entries(
+        &mut self,
+        pagemap: &File,
+        of: PageRange,
+        file: bool,
+        which: Which,
+        sample: &mut Sample,
+    ) -> Result<Vec<PageRange>> {
+        let entries = self.entries.get_or_insert_with(Entries::new);
+        entries.pages(pagemap, of, file, which, sample).context(|| "read the entries of its pages".into())
     }
 
     /// The pages that are protected and swapped. In a mapping of a file that may be a lie: a page of it that was given

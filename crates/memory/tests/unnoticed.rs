@@ -6,7 +6,9 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use godwit_memory::{Error, Hazard, Tracker, hazards};
-use world::{PAGE, Subject, pages, signal, states, supported_or_skip, untouched, wait_for, written_in};
+use world::{
+    PAGE, Subject, assert_written, by_write_protection, pages, signal, states, supported_or_skip, untouched, wait_for,
+};
 
 /// What a call has to return in the end, and how long it takes at least, in ms.
 const CALLS: [(&str, i64, u64); 17] = [
@@ -30,6 +32,16 @@ const CALLS: [(&str, i64, u64); 17] = [
     ("sleep-signal", -(libc::EINTR as i64), 390),
 ];
 
+/// A tracker that has looked once.
+fn visit(pid: i32) -> Tracker {
+    let mut tracker = Tracker::attach(&[pid]).unwrap();
+    if !by_write_protection() {
+        // Which lets it stand still in rounds only.
+        tracker.round(&[pid]).unwrap();
+    }
+    tracker
+}
+
 #[test]
 fn interrupted_calls_are_taken_up_again() {
     supported_or_skip!();
@@ -48,7 +60,7 @@ fn visit_in_call(call: &str, want: i64, least: u64) {
     let began = Instant::now();
     let mut visits = 0;
     while began.elapsed() < Duration::from_millis(300) {
-        let tracker = Tracker::attach(&[subject.pid]).unwrap();
+        let tracker = visit(subject.pid);
         visits += tracker.attached().len();
         tracker.detach().unwrap();
         std::thread::sleep(Duration::from_millis(5));
@@ -74,7 +86,7 @@ fn a_signal_that_comes_with_a_visit_is_not_lost() {
         let visitor = scope.spawn(|| {
             let mut visits = 0;
             while !done.load(std::sync::atomic::Ordering::Relaxed) {
-                drop(Tracker::attach(&[pid]).unwrap());
+                drop(visit(pid));
                 visits += 1;
             }
             visits
@@ -84,7 +96,7 @@ fn a_signal_that_comes_with_a_visit_is_not_lost() {
             assert_eq!(subject.hear(), nth.to_string());
         }
         done.store(true, std::sync::atomic::Ordering::Relaxed);
-        assert!(visitor.join().unwrap() > 50);
+        assert!(visitor.join().unwrap() > 20);
     });
     // Its mask is what it was, too.
     assert_eq!(subject.hear(), "good 1");
@@ -98,11 +110,11 @@ fn a_running_thread_computes_on() {
     let began = Instant::now();
     let mut visits = 0;
     while began.elapsed() < Duration::from_millis(900) {
-        drop(Tracker::attach(&[subject.pid]).unwrap());
+        drop(visit(subject.pid));
         visits += 1;
     }
     assert_eq!(subject.hear(), "good", "{visits} visits");
-    assert!(visits > 20);
+    assert!(visits > 5);
 }
 
 #[test]
@@ -118,12 +130,12 @@ fn a_restartable_sequence_is_begun_anew() {
     let mut visits = 0;
     let began = Instant::now();
     while began.elapsed() < Duration::from_millis(900) {
-        drop(Tracker::attach(&[subject.pid]).unwrap());
+        drop(visit(subject.pid));
         visits += 1;
         std::thread::sleep(Duration::from_millis(2));
     }
     let restarts: u64 = subject.hear().parse().unwrap();
-    assert!(visits > 20 && restarts >= visits, "{restarts} restarts in {visits} visits");
+    assert!(visits > 5 && restarts >= visits, "{restarts} restarts in {visits} visits");
 }
 
 #[test]
@@ -151,10 +163,14 @@ fn a_frozen_process_is_not_waited_for_and_a_tracked_one_may_be_frozen() {
     let answer = subject.ask("userfaultfd");
     drop(subject);
     wait_for("the group to be empty", || std::fs::remove_dir(&group).is_ok());
-    assert_eq!(written_in(&last.unwrap(), pages(at, 100)), [pages(at + 3 * PAGE, 1)]);
+    assert_written(&last.unwrap(), pages(at, 100), &[pages(at + 3 * PAGE, 1)]);
     detached.unwrap();
     left.unwrap();
-    assert!(matches!(again, Err(Error::DidNotStop { .. })), "{again:?}");
+    if by_write_protection() {
+        assert!(matches!(again, Err(Error::DidNotStop { .. })), "{again:?}");
+    } else {
+        assert_eq!(again.unwrap().attached().len(), 1);
+    }
     assert_eq!(answer, "0", "it runs on");
 }
 
@@ -173,7 +189,7 @@ fn nothing_is_left_after_detach_or_drop() {
     let before = descriptors();
     let mut tracker = Tracker::attach(&[pid]).unwrap();
     tracker.round(&[pid]).unwrap();
-    assert!(flags("uw") > 3);
+    assert!(!by_write_protection() || flags("uw") > 3);
     assert_eq!(descriptors(), before, "the userfaultfd is ours alone");
     tracker.detach().unwrap();
     untouched(pid).unwrap();
@@ -206,7 +222,7 @@ fn a_tracker_that_is_killed_leaves_nothing() {
         .unwrap();
     let mut lines = std::io::BufRead::lines(std::io::BufReader::new(tracker.stdout.take().unwrap()));
     assert!(lines.any(|line| line.unwrap() == "tracking"));
-    assert!(untouched(subject.pid).is_err());
+    assert!(!by_write_protection() || untouched(subject.pid).is_err());
     tracker.kill().unwrap();
     tracker.wait().unwrap();
     untouched(subject.pid).unwrap();
@@ -225,7 +241,7 @@ fn seccomp_filters_stand_in_nobodys_way() {
         let mut tracker = Tracker::attach(&[subject.pid]).unwrap();
         tracker.round(&[subject.pid]).unwrap();
         subject.write(at, 1, 2);
-        assert_eq!(written_in(&tracker.round(&[subject.pid]).unwrap(), pages(at, 10)), [pages(at, 1)]);
+        assert_written(&tracker.round(&[subject.pid]).unwrap(), pages(at, 10), &[pages(at, 1)]);
         // And it is in force again.
         if profile == "errno" {
             assert_eq!(subject.ask("userfaultfd"), (-libc::EPERM).to_string());
@@ -241,7 +257,7 @@ fn a_process_in_another_pid_namespace_is_tracked() {
     let mut tracker = Tracker::attach(&[subject.pid]).unwrap();
     tracker.round(&[subject.pid]).unwrap();
     subject.write(at + PAGE, 1, 2);
-    assert_eq!(written_in(&tracker.round(&[subject.pid]).unwrap(), pages(at, 10)), [pages(at + PAGE, 1)]);
+    assert_written(&tracker.round(&[subject.pid]).unwrap(), pages(at, 10), &[pages(at + PAGE, 1)]);
     tracker.detach().unwrap();
     untouched(subject.pid).unwrap();
 }
@@ -279,8 +295,10 @@ fn what_cannot_be_tracked_says_why() {
     // It is a tracker's already: of ours.
     let subject = Subject::start();
     let first = Tracker::attach(&[subject.pid]).unwrap();
-    let error = Tracker::attach(&[subject.pid]).unwrap_err();
-    assert!(matches!(error, Error::OwnUserfaultfd { .. }), "{error}");
+    if by_write_protection() {
+        let error = Tracker::attach(&[subject.pid]).unwrap_err();
+        assert!(matches!(error, Error::OwnUserfaultfd { .. }), "{error}");
+    }
     drop(first);
     Tracker::attach(&[subject.pid]).unwrap();
 }
@@ -307,7 +325,10 @@ fn hazards_are_named() {
     let mut subject = Subject::start();
     assert_eq!(hazards(subject.pid).unwrap(), []);
     let file = env!("CARGO_BIN_EXE_memory-subject");
-    subject.ask(format!("direct {file}"));
+    if subject.ask(format!("direct {file}")) != "ok" {
+        eprintln!("SKIPPED: the file system of {file} knows no direct I/O");
+        return;
+    }
     assert_eq!(hazards(subject.pid).unwrap(), [Hazard::DirectIo { pid: subject.pid, file: file.into() }]);
     assert_eq!(subject.ask("userfaultfd"), "0");
     assert_eq!(hazards(subject.pid).unwrap()[1..], [Hazard::Userfaultfd { pid: subject.pid }]);

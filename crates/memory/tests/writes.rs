@@ -4,8 +4,8 @@ mod world;
 
 use godwit_memory::{PageRange, PageReader, Tracker, UntrackedKind, is_zero, total_bytes};
 use world::{
-    PAGE, Shadow, Subject, dumped_pages, freeze_and_compare, inside, pages, signal, supported_or_skip, untouched,
-    written_in,
+    PAGE, Shadow, Subject, assert_written, by_write_protection, dumped_pages, freeze_and_compare, inside, pages,
+    signal, supported_or_skip, untouched, witnesses,
 };
 
 fn tracked(subject: &Subject) -> Tracker {
@@ -28,13 +28,14 @@ fn the_first_round_is_what_criu_would_dump() {
     let round = tracker.round(&[subject.pid]).unwrap();
     assert_eq!(round.number, 1);
     assert_eq!(round.processes[0].written, dumped_pages(subject.pid));
-    assert_eq!(written_in(&round, pages(at, 100)), [pages(at, 100)]);
-    assert_eq!(written_in(&round, pages(zeros, 50)), []);
-    assert_eq!(written_in(&round, pages(file, 8)), [pages(file + 2 * PAGE, 1)]);
+    assert_written(&round, pages(at, 100), &[pages(at, 100)]);
+    assert_written(&round, pages(zeros, 50), &[]);
+    assert_written(&round, pages(file, 8), &[pages(file + 2 * PAGE, 1)]);
     assert_eq!(tracker.populated().unwrap(), [(subject.pid, dumped_pages(subject.pid))]);
     // It does not run, so nothing more is written.
     let round = tracker.round(&[subject.pid]).unwrap();
-    assert_eq!((round.number, round.bytes()), (2, 0), "{round:x?}");
+    assert_eq!(round.number, 2);
+    assert!(round.bytes() <= witnesses(), "{round:x?}");
     assert!(round.processes[0].appeared.is_empty() && round.processes[0].vanished.is_empty());
     assert_eq!(tracker.populated().unwrap(), [(subject.pid, dumped_pages(subject.pid))]);
 }
@@ -61,8 +62,8 @@ fn pieces_are_all_that_is_populated_and_what_is_written_after_its_turn_is_found(
     let new = subject.written(5, 3);
     subject.write(at + 20 * PAGE, 2, 4);
     let round = tracker.round(&[subject.pid]).unwrap();
-    assert_eq!(written_in(&round, pages(at, 1000)), [pages(at + 20 * PAGE, 2)]);
-    assert_eq!(written_in(&round, pages(new, 5)), [pages(new, 5)]);
+    assert_written(&round, pages(at, 1000), &[pages(at + 20 * PAGE, 2)]);
+    assert_written(&round, pages(new, 5), &[pages(new, 5)]);
     // What is in no piece that was taken counts as written.
     tracker.detach().unwrap();
     let mut tracker = tracked(&subject);
@@ -89,15 +90,15 @@ fn a_round_finds_the_pages_written_and_no_others() {
     subject.write(at + 500 * PAGE, 1, 60);
     subject.ask(format!("read {at:#x} 1000"));
     let round = tracker.round(&[subject.pid]).unwrap();
-    assert_eq!(written_in(&round, pages(at, 1000)), [pages(at + 10 * PAGE, 3), pages(at + 500 * PAGE, 1)]);
+    assert_written(&round, pages(at, 1000), &[pages(at + 10 * PAGE, 3), pages(at + 500 * PAGE, 1)]);
     let round = tracker.round(&[subject.pid]).unwrap();
-    assert_eq!(written_in(&round, pages(at, 1000)), []);
+    assert_written(&round, pages(at, 1000), &[]);
     // Written again, and by the kernel on its behalf.
     subject.write(at + 11 * PAGE, 1, 70);
     let read = subject.ask(format!("readinto /dev/zero {:#x} 2", at + 700 * PAGE));
     assert_eq!(read, (2 * PAGE).to_string());
     let round = tracker.round(&[subject.pid]).unwrap();
-    assert_eq!(written_in(&round, pages(at, 1000)), [pages(at + 11 * PAGE, 1), pages(at + 700 * PAGE, 2)]);
+    assert_written(&round, pages(at, 1000), &[pages(at + 11 * PAGE, 1), pages(at + 700 * PAGE, 2)]);
 }
 
 #[test]
@@ -122,10 +123,10 @@ fn mappings_that_come_and_go_are_followed() {
     let round = tracker.round(&[pid]).unwrap();
     shadow.take(&round);
     let process = &round.processes[0];
-    assert_eq!(written_in(&round, pages(new, 10)), [pages(new, 10)]);
-    assert_eq!(written_in(&round, pages(empty, 10)), []);
-    assert_eq!(written_in(&round, pages(replaced, 10)), [pages(replaced + 5 * PAGE, 1)]);
-    assert_eq!(written_in(&round, pages(there, 10)), [pages(there, 10)]);
+    assert_written(&round, pages(new, 10), &[pages(new, 10)]);
+    assert_written(&round, pages(empty, 10), &[]);
+    assert_written(&round, pages(replaced, 10), &[pages(replaced + 5 * PAGE, 1)]);
+    assert_written(&round, pages(there, 10), &[pages(there, 10)]);
     assert_eq!(inside(&process.appeared, pages(new, 10)), [pages(new, 10)]);
     for range in [pages(gone, 10), pages(moved, 10)] {
         let still = [new, empty, there].iter().any(|at| !inside(&[pages(*at, 10)], range).is_empty());
@@ -135,7 +136,7 @@ fn mappings_that_come_and_go_are_followed() {
     subject.write(there + 3 * PAGE, 1, 77);
     let round = tracker.round(&[pid]).unwrap();
     shadow.take(&round);
-    assert_eq!(written_in(&round, pages(there, 10)), [pages(there + 3 * PAGE, 1)]);
+    assert_written(&round, pages(there, 10), &[pages(there + 3 * PAGE, 1)]);
     freeze_and_compare(tracker, &mut shadow, pid);
 }
 
@@ -152,12 +153,12 @@ fn heap_and_stack_grow_under_tracking() {
         subject.ask(format!("stack {}", turn * 60));
         let round = tracker.round(&[pid]).unwrap();
         shadow.take(&round);
-        assert_eq!(written_in(&round, pages(heap, 39)), [pages(heap, 39)]);
+        assert_written(&round, pages(heap, 39), &[pages(heap, 39)]);
         assert!(round.bytes() > 90 * PAGE, "{}", round.bytes());
         subject.write(heap + 7 * PAGE, 1, 5);
         let round = tracker.round(&[pid]).unwrap();
         shadow.take(&round);
-        assert_eq!(written_in(&round, pages(heap, 39)), [pages(heap + 7 * PAGE, 1)]);
+        assert_written(&round, pages(heap, 39), &[pages(heap + 7 * PAGE, 1)]);
     }
     freeze_and_compare(tracker, &mut shadow, pid);
 }
@@ -177,16 +178,17 @@ fn pages_given_back_and_taken_anew_are_found() {
     subject.ask(format!("drop {file:#x} 8"));
     let round = tracker.round(&[pid]).unwrap();
     shadow.take(&round);
-    assert_eq!(written_in(&round, pages(at, 50)), []);
+    assert_written(&round, pages(at, 50), &[]);
     // Those of a file leave a mark that CRIU takes for a page: they come with what is in the file.
-    assert_eq!(written_in(&round, pages(file, 8)), [pages(file, 8)]);
+    let of_the_file = if by_write_protection() { vec![pages(file, 8)] } else { vec![] };
+    assert_written(&round, pages(file, 8), &of_the_file);
     subject.write(at + 3 * PAGE, 2, 8);
     subject.ask(format!("read {at:#x} 50"));
     subject.write(file + PAGE, 1, 9);
     let round = tracker.round(&[pid]).unwrap();
     shadow.take(&round);
-    assert_eq!(written_in(&round, pages(at, 50)), [pages(at + 3 * PAGE, 2)]);
-    assert_eq!(written_in(&round, pages(file, 8)), [pages(file + PAGE, 1)]);
+    assert_written(&round, pages(at, 50), &[pages(at + 3 * PAGE, 2)]);
+    assert_written(&round, pages(file, 8), &[pages(file + PAGE, 1)]);
     subject.ask(format!("free {at:#x} 100"));
     subject.write(at + 60 * PAGE, 1, 11);
     subject.ask(format!("drop {file:#x} 8"));
@@ -206,7 +208,7 @@ fn changed_permissions_hide_nothing() {
     let mut tracker = tracked(&subject);
     let pid = subject.pid;
     let round = tracker.round(&[pid]).unwrap();
-    assert_eq!(written_in(&round, pages(none, 10)), [pages(none, 10)], "what may not be read is dumped all the same");
+    assert_written(&round, pages(none, 10), &[pages(none, 10)]);
     shadow.take(&round);
     // Read-only, written in between, read-only again: before tracking knew it, and after.
     for seed in 5..8 {
@@ -220,9 +222,9 @@ fn changed_permissions_hide_nothing() {
         subject.ask(format!("protect {:#x} 1 r", at + seed * PAGE));
         let round = tracker.round(&[pid]).unwrap();
         shadow.take(&round);
-        assert_eq!(written_in(&round, pages(text, 8)), [pages(text + 4 * PAGE, 1)]);
-        assert_eq!(written_in(&round, pages(none, 10)), [pages(none + PAGE, 1)]);
-        assert_eq!(written_in(&round, pages(at, 30)), [pages(at + 2 * PAGE, 1)]);
+        assert_written(&round, pages(text, 8), &[pages(text + 4 * PAGE, 1)]);
+        assert_written(&round, pages(none, 10), &[pages(none + PAGE, 1)]);
+        assert_written(&round, pages(at, 30), &[pages(at + 2 * PAGE, 1)]);
     }
     freeze_and_compare(tracker, &mut shadow, pid);
 }
@@ -258,12 +260,12 @@ fn children_and_execs_are_followed() {
     let new = subject.written(30, 4);
     let round = tracker.round(&[pid]).unwrap();
     shadow.take(&round);
-    assert_eq!(round.attached.iter().map(|a| a.pid).collect::<Vec<_>>(), [pid]);
-    assert_eq!(written_in(&round, pages(new, 30)), [pages(new, 30)]);
+    assert!(!by_write_protection() || round.attached.iter().map(|a| a.pid).eq([pid]));
+    assert_written(&round, pages(new, 30), &[pages(new, 30)]);
     subject.write(new, 1, 9);
     let round = tracker.round(&[pid]).unwrap();
     shadow.take(&round);
-    assert_eq!(written_in(&round, pages(new, 30)), [pages(new, 1)]);
+    assert_written(&round, pages(new, 30), &[pages(new, 1)]);
     freeze_and_compare(tracker, &mut shadow, pid);
 }
 
@@ -281,7 +283,8 @@ fn who_comes_as_late_as_the_freeze_is_looked_at_without_a_visit() {
     }
     let round = tracker.last_round(&[first.pid, late.pid]).unwrap();
     let written = |pid| &round.processes.iter().find(|process| process.pid == pid).unwrap().written;
-    assert_eq!(inside(written(first.pid), pages(at, 10)), [pages(at, 1)]);
+    assert!(inside(written(first.pid), pages(at, 10)).iter().any(|range| range.start == at));
+    assert!(!by_write_protection() || inside(written(first.pid), pages(at, 10)) == [pages(at, 1)]);
     assert_eq!(*written(late.pid), dumped_pages(late.pid));
     assert_eq!(inside(written(late.pid), pages(late_at, 20)), [pages(late_at, 20)]);
     assert!(round.attached.is_empty(), "{:?}", round.attached);
@@ -309,12 +312,12 @@ fn a_round_that_failed_loses_nothing() {
     tracker.round(&[pid, other.pid]).unwrap_err();
     let round = tracker.round(&[pid]).unwrap();
     assert_eq!(round.number, 2);
-    assert_eq!(written_in(&round, pages(at, 50)), [pages(at, 50)]);
-    assert_eq!(written_in(&round, pages(file, 8)), [pages(file, 2)]);
+    assert_written(&round, pages(at, 50), &[pages(at, 50)]);
+    assert_written(&round, pages(file, 8), &[pages(file, 2)]);
     shadow.take(&round);
     subject.write(at + 9 * PAGE, 1, 2);
     let round = tracker.round(&[pid]).unwrap();
-    assert_eq!(written_in(&round, pages(at, 50)), [pages(at + 9 * PAGE, 1)]);
+    assert_written(&round, pages(at, 50), &[pages(at + 9 * PAGE, 1)]);
     shadow.take(&round);
     freeze_and_compare(tracker, &mut shadow, pid);
 }
@@ -339,7 +342,7 @@ fn programs_started_by_vfork_are_followed() {
         attached += round.attached.len();
         shadow.take(&round);
     }
-    assert!(subject.hear().parse::<u32>().unwrap() > 20);
+    assert!(subject.hear().parse::<u32>().unwrap() > 3);
     assert!(most > 1 && attached > 1, "{attached} children seen, at most {most} at once");
     freeze_and_compare(tracker, &mut shadow, pid);
 }
@@ -355,7 +358,7 @@ fn what_is_not_tracked_is_named() {
     let droppable = subject.ask("droppable 8");
     let mut tracker = tracked(&subject);
     let round = tracker.round(&[subject.pid]).unwrap();
-    assert_eq!(written_in(&round, pages(shared, 10)), []);
+    assert_written(&round, pages(shared, 10), &[]);
     let untracked = tracker.untracked().unwrap();
     let at = |at: u64| untracked.iter().find(|u| u.range.start == at).map(|u| (u.kind, u.range.bytes(), u.populated));
     assert_eq!(at(shared), Some((UntrackedKind::SharedMemory, 10 * PAGE, 4 * PAGE)));
@@ -365,11 +368,15 @@ fn what_is_not_tracked_is_named() {
         return;
     };
     // Refused by the kernel: reported in every round, in the doubt that it was written.
+    if !by_write_protection() {
+        eprintln!("SKIPPED in part: nothing is refused by soft-dirty marks");
+        return;
+    }
     let droppable = u64::from_str_radix(droppable, 16).unwrap();
     subject.write(droppable, 3, 1);
     for _ in 0..2 {
         let round = tracker.round(&[subject.pid]).unwrap();
-        assert_eq!(written_in(&round, pages(droppable, 8)), [pages(droppable, 3)]);
+        assert_written(&round, pages(droppable, 8), &[pages(droppable, 3)]);
         assert_eq!(inside(&round.processes[0].refused, pages(droppable, 8)), [pages(droppable, 8)]);
     }
     let untracked = tracker.untracked().unwrap();
@@ -392,7 +399,9 @@ fn huge_pages_and_guards_are_followed() {
     subject.write(at + 100 * PAGE, 1, 9);
     let round = tracker.round(&[pid]).unwrap();
     shadow.take(&round);
-    assert_eq!(written_in(&round, pages(at, 1024)), [pages(at + 100 * PAGE, 1)], "a page, not all 512");
+    // A huge page is split by the first write to it when it is protected, and has one soft-dirty mark.
+    let written = if by_write_protection() { pages(at + 100 * PAGE, 1) } else { pages(at, 512) };
+    assert_written(&round, pages(at, 1024), &[written]);
     if guard == "ok" {
         assert_eq!(inside(&tracker.populated().unwrap()[0].1, pages(guarded, 20)), [pages(guarded + 10 * PAGE, 10)]);
     } else {
@@ -419,7 +428,7 @@ fn a_sparse_mapping_costs_no_page_tables() {
     }
     subject.write(at + (9 << 30), 1, 1);
     let round = tracker.round(&[subject.pid]).unwrap();
-    assert_eq!(written_in(&round, pages(at, 16_777_216)), [pages(at + (9 << 30), 1)]);
+    assert_written(&round, pages(at, 16_777_216), &[pages(at + (9 << 30), 1)]);
     assert!(tables(subject.pid) < before + 200, "{before} and then {} KiB", tables(subject.pid));
 }
 
@@ -444,4 +453,26 @@ fn a_read_skips_what_is_gone_and_goes_on() {
     assert_eq!(seen, [pages(at, 100), pages(at + 200 * PAGE, 100)]);
     assert_eq!(report.bytes, 200 * PAGE);
     assert_eq!(report.vanished, [pages(at + 100 * PAGE, 50), pages(at + 180 * PAGE, 20)]);
+}
+
+#[test]
+fn who_else_clears_the_marks_hides_nothing() {
+    supported_or_skip!();
+    if by_write_protection() {
+        eprintln!("SKIPPED: only where memory is tracked by soft-dirty marks");
+        return;
+    }
+    let mut subject = Subject::start();
+    let pid = subject.pid;
+    let at = subject.written(50, 1);
+    let (mut one, mut other) = (tracked(&subject), tracked(&subject));
+    one.round(&[pid]).unwrap();
+    other.round(&[pid]).unwrap();
+    // Each clears the marks of what the other has not seen yet, and notices it.
+    subject.write(at + 3 * PAGE, 1, 2);
+    assert_written(&one.round(&[pid]).unwrap(), pages(at, 50), &[pages(at, 50)]);
+    assert_written(&other.round(&[pid]).unwrap(), pages(at, 50), &[pages(at, 50)]);
+    drop(one);
+    subject.write(at + 4 * PAGE, 1, 2);
+    assert_written(&other.round(&[pid]).unwrap(), pages(at, 50), &[pages(at + 4 * PAGE, 1)]);
 }

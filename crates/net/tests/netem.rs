@@ -1,6 +1,6 @@
 //! The kernel's own delay, where the kernel has it: the same promises as the userspace link's.
 //!
-//! The usual test host has no netem: these tests then say SKIPPED. `tests/netem-guest.sh` runs them in a guest
+//! The usual test host has no netem: these tests then say SKIPPED. `scripts/test-in-guest.sh` runs them in a guest
 //! whose kernel has it.
 
 mod support;

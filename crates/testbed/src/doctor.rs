@@ -62,7 +62,7 @@ pub fn examine(image: &Path) -> Vec<Finding> {
         node_image(image),
     ];
     findings.extend(criu(image, root));
-    findings.push(write_protection(root));
+    findings.push(memory_tracking(root));
     findings.push(kvm());
     findings
 }
@@ -165,7 +165,7 @@ fn criu(image: &Path, root: bool) -> Vec<Finding> {
                     "soft-dirty",
                     Has::Partly,
                     "not in this kernel",
-                    Some("Godwit tracks memory by write protection instead, where that works"),
+                    Some("Godwit tracks memory by write protection instead: next line"),
                 )
             });
             found.push(if can.lazy_pages {
@@ -178,13 +178,13 @@ fn criu(image: &Path, root: bool) -> Vec<Finding> {
     }
 }
 
-fn write_protection(root: bool) -> Finding {
+fn memory_tracking(root: bool) -> Finding {
     if !root {
-        return finding("write protection", Has::Partly, "not tried without root", None);
+        return finding("memory tracking", Has::Partly, "not tried without root", None);
     }
     match godwit_memory::supported() {
-        Ok(()) => finding("write protection", Has::Yes, "memory changes can be tracked: pre-copy works", None),
-        Err(why) => finding("write protection", Has::Partly, why, Some("pre-copy cannot work; stop-copy does")),
+        Ok(method) => finding("memory tracking", Has::Yes, format!("{method}: pre-copy works"), None),
+        Err(why) => finding("memory tracking", Has::Partly, why, Some("pre-copy cannot work; stop-copy does")),
     }
 }
 

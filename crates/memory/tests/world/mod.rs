@@ -9,9 +9,14 @@ use std::os::unix::fs::FileExt;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use godwit_memory::{Error, PageRange, PageReader, Round, Tracker};
+use godwit_memory::{Error, Method, PageRange, PageReader, Round, Tracker, supported};
 
 pub const PAGE: u64 = 4096;
+
+/// Whether a tracker leaves marks in the process that others can see, and sees new programs by these.
+pub fn by_write_protection() -> bool {
+    supported() == Ok(Method::WriteProtection)
+}
 
 /// Leaves a test that this host cannot run, loudly.
 macro_rules! supported_or_skip {
@@ -23,6 +28,11 @@ macro_rules! supported_or_skip {
     };
 }
 pub(crate) use supported_or_skip;
+
+/// Bytes that a round by soft-dirty marks may report of its own.
+pub fn witnesses() -> u64 {
+    if by_write_protection() { 0 } else { 4 * PAGE }
+}
 
 /// The process under test. Killed when dropped.
 pub struct Subject {
@@ -137,6 +147,19 @@ pub fn pages(at: u64, count: u64) -> PageRange {
 pub fn written_in(round: &Round, of: PageRange) -> Vec<PageRange> {
     let [process] = &round.processes[..] else { panic!("{round:?}") };
     inside(&process.written, of)
+}
+
+/// What a round has to say of `of`: these pages, and at most the witnesses besides.
+#[track_caller]
+pub fn assert_written(round: &Round, of: PageRange, want: &[PageRange]) {
+    let found = written_in(round, of);
+    let holds = |page: u64, list: &[PageRange]| list.iter().any(|range| range.start <= page && page < range.end);
+    let every = |list: &[PageRange]| -> Vec<u64> {
+        list.iter().flat_map(|range| (range.start..range.end).step_by(PAGE as usize)).collect()
+    };
+    let missed: Vec<u64> = every(want).into_iter().filter(|page| !holds(*page, &found)).collect();
+    let more = every(&found).into_iter().filter(|page| !holds(*page, want)).count() as u64;
+    assert!(missed.is_empty() && more * PAGE <= witnesses(), "{found:x?} instead of {want:x?}");
 }
 
 pub fn inside(ranges: &[PageRange], of: PageRange) -> Vec<PageRange> {

@@ -45,7 +45,8 @@ fn main() {
             }
             "direct" => {
                 let path = CString::new(words[1]).unwrap();
-                format!("{}", check(unsafe { libc::open(path.as_ptr(), libc::O_RDONLY | libc::O_DIRECT) }.into()))
+                let fd = unsafe { libc::open(path.as_ptr(), libc::O_RDONLY | libc::O_DIRECT) };
+                if fd < 0 { format!("-{}", errno()) } else { "ok".into() }
             }
             "write" => {
                 (0..number(2)).for_each(|page| fill(number(1) + page * PAGE, number(3) + page));
