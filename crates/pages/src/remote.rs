@@ -14,17 +14,19 @@
 //!   want     1:u8 pid:i32 addr:u64                                        a process waits for this page
 //!   took     2:u8 len:u32                                                 so many bytes have arrived
 //!   done     3:u8                                                         all is there
+//!   flow     4:u8                                                         the rest may come, too
 //!   pages    1:u8 pid:i32 addr:u64 len:u32 bytes crc:u32
 //!   zero     2:u8 pid:i32 addr:u64 len:u32
 //!   failed   3:u8 len:u32 text                                            the source cannot read its memory
 //! ```
 //!
 //! A connection has no memory: whoever connects says what it lacks. So a link that was cut is resumed by connecting anew, and
-//! what was on its way is sent again. What a process waits for goes first, whatever else is queued; then its
-//! neighbourhood, then what was written last, then the rest. Little is under way at any time (`Window`), so that what is
+//! what was on its way is sent again. Before `flow` only that goes over for which a process waits. Then, too, it
+//! goes first, whatever else is queued; then its neighbourhood, then what was written last, then the rest. Little is under way at any time (`Window`), so that what is
 //! wanted has no long queue before it.
 
 mod client;
+mod line;
 mod order;
 mod server;
 mod window;
@@ -34,6 +36,7 @@ use std::io;
 use std::ops::Range;
 
 pub use client::{Patience, RemotePages};
+pub use line::Line;
 pub use order::Order;
 pub use server::{PageServer, ProcessMemory, ReadPages, Served};
 
@@ -45,6 +48,9 @@ pub trait PageSource: Send + Sync {
     /// A process waits for the page at `addr` (of the images): it shall come before all others. Must not block; asked
     /// once for a page.
     fn want(&self, pid: i32, addr: u64);
+
+    /// The processes run: everything may come now. Before, the CPUs and the link are theirs who restore them.
+    fn flow(&self);
 }
 
 fn broken(what: impl Into<String>) -> io::Error {

@@ -6,10 +6,11 @@
 //! CRIU connects once. For each process, in no order, it sends a pid (i32; negative for a zombie, which has no memory)
 //! and then one byte with the userfaultfd (SCM_RIGHTS); when all processes are about to run, 0x52535446.
 
+mod take_in;
+
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, VecDeque};
 use std::io::{self, IoSliceMut, Read};
-use std::ops::Range;
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
@@ -20,7 +21,6 @@ use std::time::Instant;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, Shutdown, recvmsg, shutdown};
 
-use crate::PAGE;
 use crate::guard::Guard;
 use crate::handler::{FillOptions, Phase, Shared};
 use crate::images::Pagemap;
@@ -49,8 +49,8 @@ pub(crate) struct Server {
     idle: Instant,
     /// Pages that were asked for, and since when.
     wanted: BTreeMap<(i32, u64), Instant>,
-    /// What came before the mappings were in their places.
-    early: Vec<(i32, Range<u64>)>,
+    /// All that is elsewhere has been asked for.
+    flows: bool,
 }
 
 impl Server {
@@ -75,7 +75,7 @@ impl Server {
             fill_start: None,
             idle,
             wanted: BTreeMap::new(),
-            early: Vec::new(),
+            flows: false,
         }
     }
 
@@ -126,6 +126,11 @@ impl Server {
             self.take_in(filling)?;
             let missing = self.tasks.iter().any(|t| !t.pending.is_empty());
             if filling && !self.tasks.is_empty() {
+                if !std::mem::replace(&mut self.flows, true)
+                    && let Some(remote) = &self.options.remote
+                {
+                    remote.flow();
+                }
                 let start = *self.fill_start.get_or_insert_with(Instant::now);
                 if !missing {
                     self.shared.filled(start.elapsed());
@@ -137,7 +142,7 @@ impl Server {
             if self.released && self.tasks.is_empty() {
                 return Ok(Phase::Filled);
             }
-            let block = !(filling && self.tasks.iter().any(Task::is_busy)) && self.shared.state().arrived.is_empty();
+            let block = !filling || !self.tasks.iter().any(Task::is_busy) && self.shared.state().arrived.is_empty();
             let ready = self.wait(block).map_err(|e| format!("cannot wait: {e}"))?;
             if block || ready.events.is_empty() {
                 self.idle = Instant::now();
@@ -222,59 +227,6 @@ impl Server {
             Step::Filled(bytes) => self.shared.state().stats.filled += bytes,
             Step::Events | Step::Idle => {}
             Step::Gone => task.gone = true,
-        }
-        Ok(())
-    }
-
-    /// Puts one piece that has come from elsewhere in its place.
-    fn take_in(&mut self, filling: bool) -> Result<(), String> {
-        if filling && !self.early.is_empty() {
-            self.shared.state().arrived.extend(self.early.drain(..));
-        }
-        let Some((pid, mut range)) = self.shared.state().arrived.pop_front() else { return Ok(()) };
-        if !filling {
-            // The mappings are not where they will be: only that for which CRIU or the kernel waits.
-            let Some(wanted) = self.wanted.range((pid, range.start)..(pid, range.end)).next().map(|(key, _)| key.1)
-            else {
-                self.early.push((pid, range));
-                return Ok(());
-            };
-            let after = wanted + PAGE..range.end;
-            if range.start < wanted {
-                self.early.push((pid, range.start..wanted));
-            }
-            if !after.is_empty() {
-                self.shared.state().arrived.push_front((pid, after));
-            }
-            range = wanted..wanted + PAGE;
-        }
-        let (mut filled, mut expected) = (0, !self.released);
-        for task in self.tasks.iter_mut().filter(|task| task.pid == pid) {
-            expected = false;
-            match task.arrived(&range, &self.store).map_err(|e| format!("process {pid}: {e}"))? {
-                Step::Filled(bytes) => filled += bytes,
-                Step::Events => {
-                    self.shared.state().arrived.push_front((pid, range));
-                    return Ok(());
-                }
-                Step::Gone => task.gone = true,
-                Step::Absent | Step::Idle => {}
-            }
-        }
-        // A process that is still to be handed over finds it in the store.
-        if !expected {
-            self.store.forget(pid, range.clone()).map_err(|e| e.to_string())?;
-        }
-        let waited =
-            self.wanted.range((pid, range.start)..(pid, range.end)).map(|(key, since)| (*key, since.elapsed()));
-        let waited: Vec<_> = waited.collect();
-        let mut state = self.shared.state();
-        state.stats.filled += filled;
-        for (key, waited) in waited {
-            self.wanted.remove(&key);
-            state.stats.fetched += 1;
-            state.stats.all_faults += waited;
-            state.stats.worst_fault = state.stats.worst_fault.max(waited);
         }
         Ok(())
     }

@@ -2,12 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, BufReader};
-use std::net::{Shutdown, TcpStream};
 use std::ops::Range;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use super::line::{Ends, Line};
 use super::wire::{self, Answer, Ask};
 use super::{PageSource, Ranges};
 use crate::handler::Arrivals;
@@ -21,7 +21,7 @@ const PAUSE: Duration = Duration::from_millis(100);
 pub struct Patience {
     /// It cannot be reached: the link is cut. The processes wait meanwhile.
     pub unreachable: Duration,
-    /// Its host answers, but nobody serves there.
+    /// Its host answers, but nobody serves there: who was killed is started again, and serves again.
     pub refused: Duration,
     /// Nothing comes while something is missing: the connection is held to be dead then, and made anew.
     pub silence: Duration,
@@ -31,7 +31,7 @@ impl Default for Patience {
     fn default() -> Self {
         Self {
             unreachable: Duration::from_secs(600),
-            refused: Duration::from_secs(10),
+            refused: Duration::from_secs(60),
             silence: Duration::from_secs(3),
         }
     }
@@ -52,6 +52,7 @@ struct State {
     wanted: BTreeSet<(i32, u64)>,
     /// To be said next.
     asks: Vec<Ask>,
+    flows: bool,
     /// The connection of the writer that shall go on.
     connection: u64,
     stop: bool,
@@ -66,12 +67,12 @@ impl RemotePages {
 
     /// Begins to fetch `missing`. `connect` is called again whenever the connection breaks, and should have a time-out of
     /// a second or so. What arrives goes to `arrivals`; so does the reason when it is given up.
-    pub fn begin(
+    pub fn begin<L: Line + 'static>(
         self: &Arc<Self>,
         missing: &Ranges,
         arrivals: Arrivals,
         patience: Patience,
-        mut connect: impl FnMut() -> io::Result<TcpStream> + Send + 'static,
+        mut connect: impl FnMut() -> io::Result<L> + Send + 'static,
     ) -> io::Result<()> {
         let mut by_pid: BTreeMap<i32, Vec<Range<u64>>> = BTreeMap::new();
         for (pid, range) in missing {
@@ -80,6 +81,7 @@ impl RemotePages {
         self.state().left = by_pid.into_iter().map(|(pid, ranges)| (pid, Pending::new(ranges))).collect();
         let this = Arc::clone(self);
         let fetch = move || {
+            let mut connect = || connect().map(|line| Box::new(line) as Box<dyn Line>);
             if let Err(why) = this.fetch(&arrivals, patience, &mut connect) {
                 arrivals.failed(why);
             }
@@ -116,12 +118,12 @@ impl RemotePages {
         self: &Arc<Self>,
         arrivals: &Arrivals,
         patience: Patience,
-        connect: &mut dyn FnMut() -> io::Result<TcpStream>,
+        connect: &mut dyn FnMut() -> io::Result<Box<dyn Line>>,
     ) -> Result<(), String> {
         let mut away: Option<Instant> = None;
         loop {
             let error = match connect() {
-                Ok(stream) => match self.converse(&stream, arrivals, patience.silence, &mut away) {
+                Ok(line) => match self.converse(&*line, arrivals, patience.silence, &mut away) {
                     Ok(()) => return Ok(()),
                     Err(Ended::Failed(why)) => {
                         return Err(format!("the source cannot read its memory any more: {why}"));
@@ -146,41 +148,42 @@ impl RemotePages {
 
     fn converse(
         self: &Arc<Self>,
-        stream: &TcpStream,
+        line: &dyn Line,
         arrivals: &Arrivals,
         silence: Duration,
         away: &mut Option<Instant>,
     ) -> Result<(), Ended> {
-        stream.set_nodelay(true)?;
-        stream.set_read_timeout(Some(silence))?;
-        stream.set_write_timeout(Some(silence))?;
+        line.set_patience(silence)?;
         let (missing, number) = {
             let mut state = self.state();
             state.connection += 1;
             // What has been asked on a connection that is broken may not have been heard.
             state.asks = state.wanted.iter().map(|(pid, addr)| Ask::Want { pid: *pid, addr: *addr }).collect();
+            if state.flows {
+                state.asks.push(Ask::Flow);
+            }
             let ranges = |(pid, left): (&i32, &Pending)| left.ranges().map(|range| (*pid, range)).collect::<Vec<_>>();
             (state.left.iter().flat_map(ranges).collect::<Ranges>(), state.connection)
         };
-        wire::write_hello(&mut &*stream, &missing)?;
+        wire::write_hello(&mut Ends(line), &missing)?;
         thread::scope(|scope| {
-            let speaking = scope.spawn(|| self.speak(stream, number));
-            let heard = self.hear(stream, arrivals, away);
+            let speaking = scope.spawn(|| self.speak(line, number));
+            let heard = self.hear(line, arrivals, away);
             if heard.is_err() {
-                let _ = stream.shutdown(Shutdown::Both);
+                line.shut_down();
             }
             self.state().connection += 1;
             self.changed.notify_all();
             let _ = speaking.join();
             if heard.is_ok() {
                 // Should it not be heard: who has all does not come again.
-                let _ = Ask::Done.write(&mut &*stream);
+                let _ = Ask::Done.write(&mut Ends(line));
             }
             heard
         })
     }
 
-    fn speak(&self, stream: &TcpStream, number: u64) {
+    fn speak(&self, line: &dyn Line, number: u64) {
         loop {
             let asks = {
                 let mut state = self.state();
@@ -189,7 +192,7 @@ impl RemotePages {
                 }
                 if state.stop {
                     // The source closes then, and so the reader does not wait for what does not come.
-                    let _ = Ask::Done.write(&mut &*stream);
+                    let _ = Ask::Done.write(&mut Ends(line));
                     return;
                 }
                 if state.connection != number {
@@ -199,16 +202,16 @@ impl RemotePages {
             };
             let mut frames = Vec::new();
             let written = asks.into_iter().try_for_each(|ask| ask.write(&mut frames));
-            if written.and_then(|()| io::Write::write_all(&mut &*stream, &frames)).is_err() {
+            if written.and_then(|()| line.write_all(&frames)).is_err() {
                 // The reader shall see it too.
-                let _ = stream.shutdown(Shutdown::Both);
+                line.shut_down();
                 return;
             }
         }
     }
 
-    fn hear(&self, stream: &TcpStream, arrivals: &Arrivals, away: &mut Option<Instant>) -> Result<(), Ended> {
-        let mut from = BufReader::with_capacity(256 << 10, stream);
+    fn hear(&self, line: &dyn Line, arrivals: &Arrivals, away: &mut Option<Instant>) -> Result<(), Ended> {
+        let mut from = BufReader::with_capacity(256 << 10, Ends(line));
         while !self.over() {
             let (pid, range) = match Answer::read(&mut from)? {
                 Answer::Failed(why) => return Err(Ended::Failed(why)),
@@ -227,7 +230,11 @@ impl RemotePages {
                 left.remove(range.clone());
             }
             state.wanted.retain(|(of, addr)| *of != pid || !range.contains(addr));
-            state.asks.push(Ask::Took((range.end - range.start) as u32));
+            let len = (range.end - range.start) as u32;
+            match state.asks.last_mut() {
+                Some(Ask::Took(took)) => *took += len,
+                _ => state.asks.push(Ask::Took(len)),
+            }
             drop(state);
             self.changed.notify_all();
         }
@@ -241,6 +248,14 @@ impl PageSource for RemotePages {
         state.wanted.insert((pid, addr));
         // Before what only says how far we are.
         state.asks.insert(0, Ask::Want { pid, addr });
+        drop(state);
+        self.changed.notify_all();
+    }
+
+    fn flow(&self) {
+        let mut state = self.state();
+        state.flows = true;
+        state.asks.push(Ask::Flow);
         drop(state);
         self.changed.notify_all();
     }

@@ -79,6 +79,10 @@ struct Shared {
 struct State {
     order: Order,
     urgent: VecDeque<(i32, u64)>,
+    /// What was sent last is waited for.
+    hurry: bool,
+    /// More than what is waited for may go over.
+    flows: bool,
     window: Window,
     last_arrival: Instant,
     served: Served,
@@ -95,6 +99,8 @@ impl Shared {
 /// What the sender does next.
 enum Next {
     Send(i32, Range<u64>),
+    /// There is nothing to be sent at the moment, or what is gathered is waited for.
+    Flush,
     End(io::Result<()>),
 }
 
@@ -124,6 +130,8 @@ impl<M: ReadPages> PageServer<M> {
             state: Mutex::new(State {
                 order: Order::new(&missing, &self.hot),
                 urgent: VecDeque::new(),
+                hurry: false,
+                flows: false,
                 window: Window::new(),
                 last_arrival: Instant::now(),
                 served: Served::default(),
@@ -145,11 +153,18 @@ impl<M: ReadPages> PageServer<M> {
     fn send(&self, to: impl Write, shared: &Shared) -> io::Result<()> {
         let mut to = BufWriter::with_capacity(CHUNK as usize + 64, to);
         let mut room = vec![0; CHUNK as usize];
+        let mut gathered = false;
         loop {
-            let (pid, range) = match next(shared) {
+            let (pid, range) = match next(shared, gathered) {
                 Next::Send(pid, range) => (pid, range),
+                Next::Flush => {
+                    to.flush()?;
+                    gathered = false;
+                    continue;
+                }
                 Next::End(result) => return result,
             };
+            gathered = true;
             let room = &mut room[..(range.end - range.start) as usize];
             if let Err(e) = self.memory.read(pid, range.start, room) {
                 wire::write_failed(&mut to, &e.to_string()).and_then(|()| to.flush())?;
@@ -166,26 +181,35 @@ impl<M: ReadPages> PageServer<M> {
                 }
                 at = run.end;
             }
-            to.flush()?;
         }
     }
 }
 
-fn next(shared: &Shared) -> Next {
+/// What was `gathered` goes out before anything is waited for.
+fn next(shared: &Shared, gathered: bool) -> Next {
     let mut state = shared.state();
     loop {
         if let Some(ended) = state.ended.take() {
             return Next::End(ended);
         }
+        if gathered && std::mem::take(&mut state.hurry) {
+            return Next::Flush;
+        }
         let found = match state.urgent.pop_front() {
-            Some((pid, addr)) => Some((pid, addr..addr + PAGE)),
-            None if state.window.is_open() => state.order.next(CHUNK),
+            Some((pid, addr)) => {
+                state.hurry = state.urgent.is_empty();
+                Some((pid, addr..addr + PAGE))
+            }
+            None if state.flows && state.window.is_open() => state.order.next(CHUNK),
             None => None,
         };
         if let Some((pid, range)) = found {
             state.window.sent(range.end - range.start);
             state.served.bytes += range.end - range.start;
             return Next::Send(pid, range);
+        }
+        if gathered {
+            return Next::Flush;
         }
         state = shared.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
     }
@@ -195,6 +219,7 @@ fn hear(from: &mut impl Read, shared: &Shared) {
     let ended = loop {
         match Ask::read(from) {
             Ok(Ask::Done) => break Ok(()),
+            Ok(Ask::Flow) => shared.state().flows = true,
             Ok(Ask::Want { pid, addr }) => {
                 let mut state = shared.state();
                 state.served.wanted += 1;

@@ -7,7 +7,7 @@ use super::{Ranges, broken};
 use crate::PAGE;
 
 const MAGIC: &[u8; 6] = b"GWPAGE";
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 /// More than a process has of ranges, less than fills the memory.
 const MOST_RANGES: u32 = 1 << 24;
 /// The most that a frame carries.
@@ -16,6 +16,7 @@ pub(super) const MOST_BYTES: u32 = 1 << 20;
 const WANT: u8 = 1;
 const TOOK: u8 = 2;
 const DONE: u8 = 3;
+const FLOW: u8 = 4;
 
 const PAGES: u8 = 1;
 const ZERO: u8 = 2;
@@ -27,6 +28,7 @@ pub(super) enum Ask {
     Want { pid: i32, addr: u64 },
     Took(u32),
     Done,
+    Flow,
 }
 
 /// What the source says.
@@ -106,6 +108,7 @@ impl Ask {
                 frame.extend(len.to_le_bytes());
             }
             Self::Done => frame.push(DONE),
+            Self::Flow => frame.push(FLOW),
         }
         to.write_all(&frame)
     }
@@ -120,6 +123,7 @@ impl Ask {
             }
             TOOK => word(from).map(Self::Took),
             DONE => Ok(Self::Done),
+            FLOW => Ok(Self::Flow),
             other => Err(broken(format!("unknown frame {other}"))),
         }
     }
@@ -203,13 +207,14 @@ mod tests {
             let mut wire = Vec::new();
             let missing = vec![(pid, range.clone())];
             write_hello(&mut wire, &missing).unwrap();
-            for ask in [Ask::Want { pid, addr }, Ask::Took(7), Ask::Done] {
+            for ask in [Ask::Want { pid, addr }, Ask::Took(7), Ask::Flow, Ask::Done] {
                 ask.write(&mut wire).unwrap();
             }
             let mut from = &wire[..];
             prop_assert_eq!(read_hello(&mut from).unwrap(), missing);
             prop_assert_eq!(Ask::read(&mut from).unwrap(), Ask::Want { pid, addr });
             prop_assert_eq!(Ask::read(&mut from).unwrap(), Ask::Took(7));
+            prop_assert_eq!(Ask::read(&mut from).unwrap(), Ask::Flow);
             prop_assert_eq!(Ask::read(&mut from).unwrap(), Ask::Done);
 
             let mut wire = Vec::new();
