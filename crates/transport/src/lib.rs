@@ -84,6 +84,7 @@
 pub mod identity;
 
 mod bucket;
+mod channel;
 mod choose;
 mod connect;
 mod duplicates;
@@ -101,6 +102,7 @@ mod squeeze;
 mod v1;
 mod wire;
 
+pub use channel::Channel;
 pub use connect::{Dial, Incoming};
 pub use error::StreamError;
 pub use identity::{Authority, Credentials, IdentityError};

@@ -17,6 +17,8 @@ pub trait PageSink {
     fn message(&mut self, _: &[u8]) -> Result<(), StreamError> {
         Err(corrupt("a message came where none was expected"))
     }
+    /// A file has arrived whole.
+    fn file(&mut self, _name: &str) {}
     /// What was asked for by [`Pager::want`](crate::Pager::want): whole pages.
     fn answer(&mut self, pid: i32, addr: u64, pages: &[u8]) -> Result<(), StreamError> {
         self.pages(pid, addr, pages)

@@ -154,9 +154,13 @@ impl Wire {
     }
 
     /// Whoever waits for bytes looks up after so long.
-    pub(crate) fn set_timeouts(&self, read: Duration, write: Duration) -> io::Result<()> {
-        self.socket.set_read_timeout(Some(read))?;
-        self.socket.set_write_timeout(Some(write))
+    pub(crate) fn set_timeouts(
+        &self,
+        read: impl Into<Option<Duration>>,
+        write: impl Into<Option<Duration>>,
+    ) -> io::Result<()> {
+        self.socket.set_read_timeout(read.into())?;
+        self.socket.set_write_timeout(write.into())
     }
 
     /// Ends it both ways; whoever waits in it comes back.

@@ -69,8 +69,8 @@ impl Session {
         let mut at = Cursor::new(payload);
         let mut after = After::GoOn;
         match head.kind {
-            FILE => self.file(head, at, progress)?,
-            DATA => self.data(head, at, progress)?,
+            FILE => self.file(head, at, sink, progress)?,
+            DATA => self.data(head, at, sink, progress)?,
             PAGES => self.pages(head, at, sink, progress)?,
             ZERO | FORGET => {
                 let (pid, addr, len) = (at.i32()?, at.u64()?, at.u64()?);
@@ -110,16 +110,28 @@ impl Session {
         Ok(after)
     }
 
-    fn file(&mut self, head: Head, mut at: Cursor<'_>, progress: &Progress) -> Result<(), StreamError> {
+    fn file(
+        &mut self,
+        head: Head,
+        mut at: Cursor<'_>,
+        sink: &mut dyn PageSink,
+        progress: &Progress,
+    ) -> Result<(), StreamError> {
         let (total, length) = (at.u64()?, usize::from(at.u16()?));
         let name = std::str::from_utf8(at.bytes(length)?).map_err(|_| corrupt("a file name is not UTF-8"))?;
         checked_name(name)?;
         let file = File::create_new(self.dir.join(name)).map_err(io_error(format!("create {name}")))?;
         self.open = Some((file, name.to_owned(), total));
-        self.data(head, at, progress)
+        self.data(head, at, sink, progress)
     }
 
-    fn data(&mut self, head: Head, mut at: Cursor<'_>, progress: &Progress) -> Result<(), StreamError> {
+    fn data(
+        &mut self,
+        head: Head,
+        mut at: Cursor<'_>,
+        sink: &mut dyn PageSink,
+        progress: &Progress,
+    ) -> Result<(), StreamError> {
         let Some((mut file, name, left)) = self.open.take() else {
             return Err(corrupt("contents came without a file"));
         };
@@ -138,6 +150,7 @@ impl Session {
             self.open = Some((file, name, left));
         } else {
             self.files += 1;
+            sink.file(&name);
         }
         Ok(())
     }

@@ -1,9 +1,10 @@
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::sync::Arc;
+use std::thread;
 use std::time::{Duration, SystemTime};
 
-use godwit_transport::{Authority, Credentials, Options, Peer, Receiver, Sender, StreamError};
+use godwit_transport::{Authority, Channel, Credentials, Options, Peer, Receiver, Sender, StreamError};
 
 use crate::sides::{check_everything, dialling, listener, plain, quick, receiving};
 
@@ -73,6 +74,39 @@ fn strangers_do_not_keep_the_sender_away() {
     assert!(matches!(other.unwrap_err(), StreamError::Refused(_)));
     let sender = Sender::open(dialling(address), of(authority.issue("a").unwrap(), "b"), quick()).unwrap();
     check_everything(sender, receiver);
+}
+
+#[test]
+fn a_channel_is_between_two_nodes_and_no_others() {
+    const LONG: Duration = Duration::from_secs(20);
+    let authority = Authority::new().unwrap();
+    let node = |name| authority.issue(name).unwrap();
+    let between = |own: Credentials, called: &str| {
+        let (listener, address) = listener();
+        let peer = of(node("b"), "a");
+        let answering = thread::spawn(move || {
+            let channel = Channel::called(listener.accept().unwrap().0, &peer, LONG)?;
+            channel.write_all(b"hello").map(|()| channel).map_err(|e| StreamError::Refused(e.to_string()))
+        });
+        let caller = Channel::calling(TcpStream::connect(address).unwrap(), &of(own, called), LONG);
+        (caller, answering.join().unwrap())
+    };
+    let (caller, answerer) = between(node("a"), "b");
+    let (caller, answerer) = (caller.unwrap(), answerer.unwrap());
+    let mut said = [0; 5];
+    (&caller).read_exact(&mut said).unwrap();
+    assert_eq!(&said, b"hello");
+    caller.write_all(b"and back").unwrap();
+    answerer.shut_down();
+    assert_eq!(caller.read(&mut said).unwrap_or(0), 0);
+
+    let (caller, answerer) = between(node("c"), "b");
+    assert!(answerer.unwrap_err().to_string().contains("a is expected here"));
+    assert_eq!(caller.unwrap().read(&mut said).unwrap_or(0), 0, "it hears nothing");
+    let (caller, _) = between(node("a"), "d");
+    assert!(matches!(caller.unwrap_err(), StreamError::Refused(_)));
+    let (caller, _) = between(Authority::new().unwrap().issue("a").unwrap(), "b");
+    assert!(caller.is_err());
 }
 
 #[test]
