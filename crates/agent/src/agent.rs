@@ -119,6 +119,16 @@ impl Agent {
         Self { config: Arc::new(config), sources: Side::new("source"), targets: Side::new("target") }
     }
 
+    /// Takes up what cannot wait for a controller: memory of which an agent that was killed had the only copy.
+    pub(crate) fn take_up(&self) {
+        for note in note::open(&self.config).into_iter().filter(|note| note.door.is_some()) {
+            let migration = Migration { id: note.id, workload: note.workload, strategy: note.strategy };
+            if let Err(error) = self.source(&migration) {
+                tracing::warn!(id = note.id, error = error.chain(), "a migration is not taken up");
+            }
+        }
+    }
+
     fn source(&self, migration: &Migration) -> Result<Worker<Work<SourceWork>>> {
         let (config, of) = (Arc::clone(&self.config), migration.clone());
         self.sources.of(migration, move || SourceWork::new(config, &of))

@@ -205,6 +205,11 @@ impl PageSink for Arriving {
     fn forget(&mut self, pid: i32, addr: u64, len: u64) -> Result<(), StreamError> {
         self.kept()?.forget(pid, addr, len)
     }
+    fn file(&mut self, name: &str) {
+        if let Some(memory) = &mut self.memory {
+            memory.file(name);
+        }
+    }
     fn message(&mut self, message: &[u8]) -> Result<(), StreamError> {
         let Some(files) = &mut self.files else {
             return Err(StreamError::Corrupt("files came, and this node does not know where to".into()));

@@ -91,6 +91,12 @@ pub(crate) fn await_source(node: &str, at: IpAddr) -> Result<(Waiting, Meeting),
     Ok((Waiting { listener, word }, meeting))
 }
 
+/// Listens where an agent that was killed has listened, for the same word.
+pub(crate) fn await_again(at: SocketAddr, word: Vec<u8>) -> Result<Waiting, PartError> {
+    let listener = TcpListener::bind(at).map_err(failed("listen again"))?;
+    Ok(Waiting { listener, word })
+}
+
 impl Incoming for Waiting {
     fn next(&mut self, within: Duration) -> io::Result<TcpStream> {
         let deadline = Instant::now() + within;

@@ -5,12 +5,14 @@
 
 use std::fs::{self, File};
 use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 
 use godwit_migration::PartError;
 use serde::{Deserialize, Serialize};
 
 use crate::config::AgentConfig;
+use crate::paging;
 use crate::wire::Migration;
 
 /// How far this node's side of it is.
@@ -67,6 +69,9 @@ pub(crate) struct Note {
     pub(crate) workload: String,
     pub(crate) strategy: String,
     pub(crate) mark: Mark,
+    /// The source of a post-copy: where its memory is fetched.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) door: Option<paging::Noted>,
 }
 
 /// The notebook's page for one migration.
@@ -101,6 +106,11 @@ impl Page {
         })
     }
 
+    /// Whether that note is of this migration.
+    pub(crate) fn is_of(&self, note: &Note) -> bool {
+        note.id == self.migration.id
+    }
+
     /// What is there, of whichever migration.
     pub(crate) fn note(&self) -> Result<Option<Note>, PartError> {
         let failed = |e| PartError::caused_by(format!("read {}", self.path.display()), e);
@@ -132,13 +142,24 @@ impl Page {
 
     /// On the device when this returns.
     pub(crate) fn write(&self, mark: Mark) -> Result<(), PartError> {
+        self.keep(mark, None)
+    }
+
+    /// Notes where the memory of a source that is leaving is fetched.
+    pub(crate) fn note_door(&self, door: paging::Noted) -> Result<(), PartError> {
+        self.keep(Mark::Leaving, Some(door))
+    }
+
+    fn keep(&self, mark: Mark, door: Option<paging::Noted>) -> Result<(), PartError> {
         let Migration { id, workload, strategy } = self.migration.clone();
-        let text = serde_json::to_vec(&Note { id, workload, strategy, mark }).expect("a note has only string keys");
+        let note = Note { id, workload, strategy, mark, door };
+        let text = serde_json::to_vec(&note).expect("a note has only string keys");
         let write = || -> io::Result<()> {
             let dir = self.path.parent().expect("it is in a directory");
             fs::create_dir_all(dir)?;
             let fresh = self.path.with_extension("new");
-            let mut file = File::create(&fresh)?;
+            // It may hold a word that opens a door.
+            let mut file = File::options().write(true).create(true).truncate(true).mode(0o600).open(&fresh)?;
             file.write_all(&text)?;
             file.sync_data()?;
             fs::rename(&fresh, &self.path)?;

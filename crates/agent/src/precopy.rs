@@ -303,7 +303,11 @@ pub(crate) fn send(pid: i32, start: u64, bytes: &[u8], stream: &mut Sender) -> R
 }
 
 /// The target's memory as it arrives.
-pub(crate) struct Kept(pub(super) Arc<PageStore>);
+pub(crate) struct Kept {
+    pub(crate) store: Arc<PageStore>,
+    /// Hears of every file that has arrived.
+    pub(crate) on_file: Box<dyn FnMut(&str) + Send>,
+}
 
 fn kept(result: Result<(), StoreError>) -> Result<(), StreamError> {
     result.map_err(|e| StreamError::Corrupt(e.to_string()))
@@ -311,13 +315,16 @@ fn kept(result: Result<(), StoreError>) -> Result<(), StreamError> {
 
 impl PageSink for Kept {
     fn pages(&mut self, pid: i32, addr: u64, pages: &[u8]) -> Result<(), StreamError> {
-        kept(self.0.put(pid, addr, pages))
+        kept(self.store.put(pid, addr, pages))
     }
     fn zero(&mut self, pid: i32, addr: u64, len: u64) -> Result<(), StreamError> {
-        kept(self.0.put_zero(pid, addr..addr + len))
+        kept(self.store.put_zero(pid, addr..addr + len))
     }
     fn forget(&mut self, pid: i32, addr: u64, len: u64) -> Result<(), StreamError> {
-        kept(self.0.forget(pid, addr..addr + len))
+        kept(self.store.forget(pid, addr..addr + len))
+    }
+    fn file(&mut self, name: &str) {
+        (self.on_file)(name);
     }
 }
 

@@ -66,6 +66,7 @@ pub fn serve(config: AgentConfig) -> Result<std::convert::Infallible, ServeError
         .map_err(failed.clone()("its runtime".into()))?;
     let doors = Doors(Arc::new(Agent::new(config)));
     let agent = Arc::clone(&doors.0);
+    agent.take_up();
     runtime.block_on(async {
         tokio::spawn(async move {
             loop {

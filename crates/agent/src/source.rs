@@ -18,7 +18,7 @@ use crate::config::AgentConfig;
 use crate::files::{self, Layout, Leaving};
 use crate::meeting;
 use crate::note::{Known, Mark, Page};
-use crate::paging::{Door, Serving};
+use crate::paging::{self, Serving};
 use crate::precopy::{Copying, Rounds};
 use crate::wire::{Meeting, Migration};
 use crate::{FREEZE_LIMIT, STAGE_LIMIT};
@@ -65,7 +65,7 @@ impl SourceWork {
         let page = Page::of(&config, migration);
         let bundle = config.env().host_path(config.bundle(&workload));
         let (stream, sent, copying, files, serving) = (None, None, None, None, None);
-        Ok(Self {
+        let mut work = Self {
             config,
             workload,
             strategy,
@@ -80,12 +80,34 @@ impl SourceWork {
             copying,
             files,
             serving,
-        })
+        };
+        work.serve_again();
+        Ok(work)
+    }
+
+    /// Post-copy by an agent that was killed: the frozen processes have the only copy of some pages, and are here.
+    fn serve_again(&mut self) {
+        let noted = || -> Result<Option<Serving>, PartError> {
+            let note = self.page.note()?.filter(|note| note.mark == Mark::Leaving && self.page.is_of(note));
+            let Some(paging::Noted { door, target }) = note.and_then(|note| note.door) else { return Ok(None) };
+            let members =
+                godwit_criu::members(&self.config.env(), &self.workload).map_err(part("find its processes"))?;
+            let serving = Serving::reopen(door, self.config.peer(&target)?)?;
+            serving.begin(&members, Vec::new())?;
+            Ok(Some(serving))
+        };
+        match noted() {
+            Ok(serving) => self.serving = serving,
+            Err(error) => tracing::warn!(error = error.chain(), "its memory is not served again"),
+        }
     }
 
     /// How far it is, for a person.
     pub(crate) fn told(&self) -> &'static str {
         match self.state {
+            SourceState::Running if self.serving.is_some() => {
+                "its agent was started again; if frozen, it has the only copy of some pages until all is over"
+            }
             SourceState::Running => "runs",
             SourceState::Prepared(_) => "runs, prepared",
             SourceState::Frozen(_) => "frozen",
@@ -145,12 +167,15 @@ impl SourceWork {
     pub(crate) fn connect(&mut self, meeting: &Meeting) -> Result<(), PartError> {
         let peer = self.config.peer(&meeting.node)?;
         let sender = Sender::open(meeting::join(meeting)?, peer, meeting::options());
-        let sender = sender.map_err(|e| PartError::caused_by("reach the target over the backhaul", e))?;
+        let mut sender = sender.map_err(|e| PartError::caused_by("reach the target over the backhaul", e))?;
         let layout = self.layout()?;
         if layout.is_some() && !sender.carries_messages() {
             return Err(PartError::new("the target's agent is of an older release, which takes no files"));
         }
         let mut files = layout.map(|layout| Leaving::new(&layout, &self.bundle));
+        if self.strategy == Strategy::PostCopy {
+            self.open_door(&meeting.node, &mut sender)?;
+        }
         let stream = self.stream.insert(sender);
         if let (Some(files), SourceState::Prepared(dump)) = (&mut files, &self.state) {
             files.once(&pids(dump.members())?, stream)?;
@@ -169,6 +194,17 @@ impl SourceWork {
             (Some(files), Some(stream), SourceState::Prepared(dump)) => files.ahead(&|| pids(dump.members()), stream),
             _ => Ok(()),
         }
+    }
+
+    /// Where the target will fetch what is left: told now, so that it has come there before the freeze.
+    fn open_door(&mut self, target: &str, stream: &mut Sender) -> Result<(), PartError> {
+        let serving = Serving::open(self.config.node.as_str(), self.config.data, self.config.peer(target)?)?;
+        serving.note(&self.images)?;
+        self.page.note_door(paging::Noted { door: serving.door().clone(), target: target.into() })?;
+        let told = stream.file(&self.images.join(paging::FILE), paging::FILE).and_then(|()| stream.sync());
+        told.map_err(|e| PartError::caused_by("say where its memory is", e))?;
+        self.serving = Some(serving);
+        Ok(())
     }
 
     pub(crate) fn precopy(&mut self, told: &mut dyn FnMut(Told) -> bool) -> Result<(), PartError> {
@@ -237,7 +273,8 @@ impl SourceWork {
             }
         }
         if follows {
-            self.serving = Some(Door::open(self.config.node.as_str(), self.config.data, &members, hot, &self.images)?);
+            let Some(serving) = &self.serving else { return Err(illegal("the dump")) };
+            serving.begin(&members, hot)?;
         }
         Ok(last)
     }
@@ -245,7 +282,7 @@ impl SourceWork {
     /// Sends what was dumped, without having been asked: the answer to the dump is still on its way to the controller.
     pub(crate) fn send_ahead(&mut self) {
         let Some(mut stream) = self.stream.take() else { return };
-        let images = stream.dir(&self.images, |name| !name.ends_with(".log"));
+        let images = stream.dir(&self.images, |name| !name.ends_with(".log") && name != paging::FILE);
         let sent = images.map_err(sending).and_then(|()| self.send_beside(&mut stream));
         self.sent = Some(sent.and_then(|()| stream.finish().map_err(sending)));
     }
@@ -368,7 +405,7 @@ impl SourceWork {
     /// Its controller has been away for long. What was merely prepared is given up; true if nothing is left here.
     pub(crate) fn lease_is_over(&mut self) -> bool {
         match self.state {
-            SourceState::Running => true,
+            SourceState::Running => self.serving.is_none(),
             SourceState::Prepared(_) => match self.thaw() {
                 Ok(()) => true,
                 Err(error) => {

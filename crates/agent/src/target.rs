@@ -13,13 +13,13 @@ use godwit_migration::PartError;
 use godwit_model::{Bytes, Strategy};
 use godwit_pages::remote::{PageSource, Patience, RemotePages};
 use godwit_pages::{FillOptions, LazyHandler, PageStore};
-use godwit_transport::{Ender, Receiver};
+use godwit_transport::{Ender, Peer, Receiver};
 
 use crate::config::AgentConfig;
 use crate::files::{self, Arriving, Layout};
 use crate::meeting;
 use crate::note::{Known, Mark, Page};
-use crate::paging::Door;
+use crate::paging::{self, Ahead, Door};
 use crate::precopy::Kept;
 use crate::source::{illegal, memory_mode, part, remove_dir};
 use crate::wire::{Meeting, Migration};
@@ -59,6 +59,10 @@ pub(crate) struct TargetWork {
     handler: Option<LazyHandler>,
     /// Post-copy: what fetches from the source.
     pages: Option<Arc<RemotePages>>,
+    /// And its way there.
+    ahead: Option<mpsc::Receiver<Ahead>>,
+    /// By its name.
+    source: String,
     receiving: Option<Receiving>,
     state: TargetState,
 }
@@ -70,8 +74,23 @@ impl TargetWork {
         let workload = migration.workload.clone();
         let page = Page::of(&config, migration);
         let bundle = config.env().host_path(config.bundle(&workload));
-        let (handler, pages, receiving, state) = (None, None, None, TargetState::Empty);
-        Ok(Self { config, workload, strategy, beside: false, images, bundle, page, handler, pages, receiving, state })
+        let (handler, pages, ahead, receiving, state) = (None, None, None, None, TargetState::Empty);
+        let (beside, source) = (false, String::new());
+        Ok(Self {
+            config,
+            workload,
+            strategy,
+            beside,
+            images,
+            bundle,
+            page,
+            handler,
+            pages,
+            ahead,
+            source,
+            receiving,
+            state,
+        })
     }
 
     /// How far it is, for a person.
@@ -134,7 +153,9 @@ impl TargetWork {
     /// Starts to receive from the node that comes to the meeting.
     fn receive(&mut self, source: &str, layout: Option<&Layout>) -> Result<Meeting, PartError> {
         let (waiting, meeting) = meeting::await_source(self.config.node.as_str(), self.config.data)?;
-        let receiver = Receiver::listen(waiting, self.config.peer(source)?, meeting::options(), &self.images);
+        let peer = self.config.peer(source)?;
+        self.source = source.into();
+        let receiver = Receiver::listen(waiting, peer.clone(), meeting::options(), &self.images);
         let ender = receiver.ender();
         let memory = match memory_mode(self.strategy, self.beside) {
             MemoryMode::Copied => None,
@@ -145,7 +166,7 @@ impl TargetWork {
                 let options = FillOptions { remote, ..FillOptions::default() };
                 let handler = LazyHandler::listen(&self.images, Arc::clone(&store), options);
                 self.handler = Some(handler.map_err(|e| PartError::caused_by("keep memory ready", e))?);
-                Some(Kept(store))
+                Some(Kept { store, on_file: self.on_file(peer) })
             }
         };
         let (done, result) = mpsc::channel();
@@ -159,6 +180,21 @@ impl TargetWork {
         thread.map_err(|e: io::Error| PartError::caused_by("start to receive", e))?;
         self.receiving = Some(Receiving { result, ender });
         Ok(meeting)
+    }
+
+    /// When it is known where the source's memory will be, it is gone there.
+    fn on_file(&mut self, peer: Peer) -> Box<dyn FnMut(&str) + Send> {
+        let (begun, ahead) = mpsc::channel();
+        self.ahead = self.pages.is_some().then_some(ahead);
+        let images = self.images.clone();
+        Box::new(move |name| {
+            if name == paging::FILE
+                && let Ok(door) = Door::read(&images)
+            {
+                // Nobody wants to go there where nothing is to be fetched.
+                let _ = begun.send(Ahead::begin(door, peer.clone()));
+            }
+        })
     }
 
     pub(crate) fn received(&mut self) -> Result<(), PartError> {
@@ -192,7 +228,10 @@ impl TargetWork {
             // If this agent is killed before all is in place, pages must not turn into zeroes.
             let pids: Vec<i32> = members?.iter().map(|member| member.host_pid).collect();
             handler.guard(&pids).map_err(|e| PartError::caused_by("guard its memory", e))?;
-            handler.start_filling();
+            // What is fetched comes when they run: the CPUs and the link are the switch's till then.
+            if self.pages.is_none() {
+                handler.start_filling();
+            }
         }
         Ok(())
     }
@@ -200,13 +239,15 @@ impl TargetWork {
     /// Begins to fetch what the images promise and nobody has sent: processes that are being made may wait for it already.
     fn fetch(&mut self) -> Result<(), PartError> {
         let (Some(pages), Some(handler)) = (&self.pages, &self.handler) else { return Ok(()) };
-        let door = Door::of(&self.images)?;
+        let (door, peer) = (Door::read(&self.images)?, self.config.peer(&self.source)?);
+        let ahead = self.ahead.take().and_then(|ahead| ahead.try_recv().ok()).and_then(Ahead::finish);
         // What does not work is found before the commit.
-        let mut first = Some(door.connect().map_err(|e| PartError::caused_by("reach the source's memory", e))?);
+        let first = ahead.map_or_else(|| door.connect(&peer), Ok);
+        let mut first = Some(first.map_err(|e| PartError::caused_by("reach the source's memory", e))?);
         let missing = handler.missing().map_err(|e| PartError::caused_by("see what memory is missing", e))?;
         pages
             .begin(&missing, handler.arrivals(), Patience::default(), move || {
-                first.take().map_or_else(|| door.connect(), Ok)
+                first.take().map_or_else(|| door.connect(&peer), Ok)
             })
             .map_err(|e| PartError::caused_by("start to fetch memory", e))
     }

@@ -159,12 +159,6 @@ pub struct HeldDump {
     inner: Option<(Source, Swrk)>,
 }
 
-/// The processes of the running container `id` at this moment.
-pub fn members(env: &NodeEnv, id: &str) -> Result<Vec<Member>> {
-    let freezer = Cgroups::new(env, &Runc::new(env).state_file(id)?.cgroup_paths()).freezer()?;
-    Ok(process::members(&freezer.pids()?))
-}
-
 impl PreparedDump {
     /// Starts CRIU for the running container `id` of `env`, in the container's network namespace (which makes that
     /// namespace none of CRIU's business and saves 20 ms), and finds out what the target needs to know.

@@ -71,7 +71,7 @@ mod tmpfs;
 
 pub use cgroup::Freezer;
 pub use check::{Capabilities, Version, check};
-pub use dump::{DumpOptions, DumpTimes, FrozenDump, HandedBack, HeldDump, MemoryMode, PreparedDump, members};
+pub use dump::{DumpOptions, DumpTimes, FrozenDump, HandedBack, HeldDump, MemoryMode, PreparedDump};
 pub use error::{Error, Result};
 pub use images::ImagesDir;
 pub use limit::{Cancel, Limit};
@@ -79,7 +79,9 @@ pub use node::{NodeChild, NodeCommand, NodeEnv, Output};
 pub use plan::{ExternalMount, RestorePlan};
 pub use preflight::{Obstacle, preflight};
 pub use process::Member;
-pub use released::{ReleasedDump, clear_target, end_source, finish_target, recover_source, survives, survives_whole};
+pub use released::{
+    ReleasedDump, clear_target, end_source, finish_target, members, recover_source, survives, survives_whole,
+};
 pub use restore::{
     Connections, HeldRestore, LAZY_SOCKET, PreparedRestore, RestoreOptions, RestoreTimes, RestoredContainer,
 };

@@ -7,7 +7,7 @@ use crate::dump::DumpTimes;
 use crate::error::Result;
 use crate::limit::Limit;
 use crate::node::NodeEnv;
-use crate::process;
+use crate::process::{self, Member};
 use crate::runc::Runc;
 use crate::sockets;
 use crate::stage::Stage;
@@ -133,6 +133,12 @@ pub fn survives_whole(env: &NodeEnv, id: &str, limit: &Limit) -> Result<bool> {
         limit.pause(LOOK_AGAIN, "all memory to be in place, or the container to end")?;
     }
     Ok(false)
+}
+
+/// The processes of a container that is in nobody's hands.
+pub fn members(env: &NodeEnv, id: &str) -> Result<Vec<Member>> {
+    let freezer = Cgroups::new(env, &Runc::new(env).state_file(id)?.cgroup_paths()).freezer()?;
+    Ok(process::members(&freezer.pids()?))
 }
 
 /// Takes away what the restoring process needed and a survivor does not: the end of a [`crate::RestoredContainer`] that is lost.
