@@ -176,8 +176,7 @@ impl RemotePages {
             self.changed.notify_all();
             let _ = speaking.join();
             if heard.is_ok() {
-                // Should it not be heard: who has all does not come again.
-                let _ = Ask::Done.write(&mut Ends(line));
+                part(line, silence);
             }
             heard
         })
@@ -261,6 +260,16 @@ impl PageSource for RemotePages {
     }
 }
 
+/// Says that all is there, and hears the source out: to close with something unread would take back what was said. Should it not
+/// be heard all the same: who has all does not come again.
+fn part(line: &dyn Line, most: Duration) {
+    let until = Instant::now() + most;
+    let mut room = vec![0; 64 << 10];
+    if Ask::Done.write(&mut Ends(line)).is_ok() {
+        while Instant::now() < until && line.read(&mut room).is_ok_and(|n| n > 0) {}
+    }
+}
+
 /// How a connection ended before all was there.
 enum Ended {
     Broken(io::Error),
@@ -270,5 +279,49 @@ enum Ended {
 impl From<io::Error> for Ended {
     fn from(error: io::Error) -> Self {
         Self::Broken(error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{TcpListener, TcpStream};
+
+    use super::*;
+    use crate::remote::{PageServer, ReadPages};
+    use crate::{FillOptions, LazyHandler, PageStore};
+
+    struct Sevens;
+
+    impl ReadPages for Sevens {
+        fn read(&self, _: i32, _: u64, room: &mut [u8]) -> io::Result<()> {
+            room.fill(7);
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_source_hears_that_no_more_is_wanted_whatever_is_on_its_way() {
+        for _ in 0..20 {
+            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            let address = listener.local_addr().unwrap();
+            let serving = thread::spawn(move || {
+                let (stream, _) = listener.accept().unwrap();
+                PageServer::new(Sevens, Ranges::new()).serve(&stream, &stream, || stream.shut_down())
+            });
+            let dir = tempfile::tempdir().unwrap();
+            let handler = LazyHandler::listen(dir.path(), Arc::new(PageStore::new()), FillOptions::default()).unwrap();
+            let pages = RemotePages::new();
+            let all = 256 << 20;
+            pages
+                .begin(&vec![(1, 0..all)], handler.arrivals(), Patience::default(), move || TcpStream::connect(address))
+                .unwrap();
+            pages.flow();
+            while pages.missing() > all - (1 << 20) {
+                thread::yield_now();
+            }
+            pages.stop();
+            let served = serving.join().unwrap().expect("heard, and not cut off");
+            assert!(served.done && served.bytes < all, "{served:?}");
+        }
     }
 }
