@@ -1,6 +1,8 @@
 //! What CRIU could not dump, found before anything is frozen.
 
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
 
 use crate::cgroup::Cgroups;
 use crate::check::{self, Version};
@@ -14,6 +16,10 @@ use crate::swrk::Swrk;
 
 /// The first CRIU that dumps ICMP datagram sockets.
 const PING_SOCKETS: Version = Version { major: 4, minor: 2, patch: 0 };
+
+/// How often something has to be seen, to be an obstacle.
+const LOOKS: usize = 3;
+const BETWEEN_LOOKS: Duration = Duration::from_millis(5);
 
 /// One reason why a container cannot be dumped as it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,16 +53,32 @@ pub fn preflight(env: &NodeEnv, id: &str, limit: &Limit) -> Result<Vec<Obstacle>
     let version = check::ask_version(&mut swrk, limit)?;
     let nodes_ipc = namespace("ipc", &env.init_pid().map_or("self".into(), |pid| pid.to_string()));
     let init = process::host_pid(env, state.init_pid()?, &cgroups.freezer()?.pids()?)?;
+    let looking = || Ok::<_, crate::Error>(look(&cgroups.freezer()?.pids()?, init, version, &nodes_ipc));
+    let mut found = looking()?;
+    // It runs: a descriptor that is closed and opened anew while it is looked at seems to be what it is not.
+    for _ in 1..LOOKS {
+        if found.is_empty() {
+            break;
+        }
+        thread::sleep(BETWEEN_LOOKS);
+        let again = looking()?;
+        found.retain(|obstacle| again.contains(obstacle));
+    }
+    Ok(found)
+}
+
+/// What there is at one look at its processes.
+fn look(pids: &[i32], init: i32, version: Version, nodes_ipc: &Option<PathBuf>) -> Vec<Obstacle> {
     let mut found = Vec::new();
-    for pid in cgroups.freezer()?.pids()? {
+    for &pid in pids {
         // A process that ends meanwhile is no obstacle.
         let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
         let mut whats = of_process(pid, version).unwrap_or_default();
         whats.extend(foreign_namespaces(pid, init));
-        whats.extend(mappings(pid, &nodes_ipc));
+        whats.extend(mappings(pid, nodes_ipc));
         found.extend(whats.into_iter().map(|what| Obstacle { pid, process: name.trim().into(), what }));
     }
-    Ok(found)
+    found
 }
 
 fn of_process(pid: i32, version: Version) -> Result<Vec<String>> {
