@@ -4,12 +4,10 @@ mod support;
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, TcpListener, TcpStream};
+use std::time::Duration;
 
 use godwit_net::{Hop, Netlink, Netns, OrphanPath, PacketHold, Prefix, RouteTo, Rule, SockDiag};
 use support::{PATIENCE, can_run, default_via, forward, join, netns, until};
-
-/// More than a client takes unread.
-const MUCH: usize = 16 << 20;
 
 struct World {
     user: Netns,
@@ -57,11 +55,15 @@ fn read_after_the_move(world: &World, service: IpAddr, lead: bool) -> std::io::R
     client.set_read_timeout(Some(PATIENCE)).unwrap();
     let (mut server, _) = old.accept().unwrap();
     server.set_nonblocking(true).unwrap();
-    let mut sent = 0;
-    while sent < MUCH {
+    // Until neither the client's window nor the service's buffer takes any more: something is unsent then for certain.
+    let (mut sent, mut refused) = (0, 0);
+    while refused < 20 {
         match server.write(&[7; 1 << 16]) {
-            Ok(n) => sent += n,
-            Err(e) if e.kind() == ErrorKind::WouldBlock => break,
+            Ok(n) => (sent, refused) = (sent + n, 0),
+            Err(e) if e.kind() == ErrorKind::WouldBlock => {
+                refused += 1;
+                std::thread::sleep(Duration::from_millis(5));
+            }
             Err(e) => panic!("{e}"),
         }
     }

@@ -154,11 +154,12 @@ impl Moving {
         let stats = self.handler.wait_filled(lazy::FILLING).expect("filled");
         // What has been unmapped is not fetched any more.
         self.pages.stop();
+        // Before the source ends: with its memory gone it would serve no word more, and wait for another connection.
+        let served = self.serving.join().expect("no panic");
         self.held.commit(&limit()).expect("committed");
         self.running.finish(&limit()).expect("finished");
         Runc::new(&from.env).delete("app", false, &limit()).expect("deleted");
         from.block(false);
-        let served = self.serving.join().expect("no panic");
         eprintln!("{stats:?} {served:?}");
         (stats, served)
     }
