@@ -6,44 +6,9 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, TcpListener, TcpStream};
 use std::time::Duration;
 
-use godwit_net::{Hop, Netlink, Netns, OrphanPath, PacketHold, Prefix, RouteTo, Rule, SockDiag};
-use support::{PATIENCE, can_run, default_via, forward, join, netns, until};
-
-struct World {
-    user: Netns,
-    gw: Netns,
-    nodes: [Netns; 2],
-}
-
-fn ip(text: &str) -> IpAddr {
-    text.parse().unwrap()
-}
-
-fn towards(node: usize, service: IpAddr) -> RouteTo {
-    let via = if service.is_ipv4() { format!("10.{node}.0.2") } else { format!("fd0{node}::2") };
-    RouteTo::dev(format!("node{node}")).via(ip(&via))
-}
-
-fn world(services: [IpAddr; 2]) -> World {
-    let (user, gw, nodes) = (netns("user"), netns("gw"), [netns("node1"), netns("node2")]);
-    forward(&gw);
-    let nl = Netlink::open(&gw).unwrap();
-    for (n, (ns, dev)) in [(&user, "user"), (&nodes[0], "node1"), (&nodes[1], "node2")].into_iter().enumerate() {
-        join(&gw, dev, &format!("10.{n}.0.1/24"), ns, "eth0", &format!("10.{n}.0.2/24"));
-        nl.add_addr(dev, support::prefix(&format!("fd0{n}::1/64"))).unwrap();
-        let inside = Netlink::open(ns).unwrap();
-        inside.add_addr("eth0", support::prefix(&format!("fd0{n}::2/64"))).unwrap();
-        default_via(ns, &format!("10.{n}.0.1"));
-        default_via(ns, &format!("fd0{n}::1"));
-        if n > 0 {
-            services.iter().for_each(|service| inside.add_addr("lo", Prefix::host(*service)).unwrap());
-        }
-    }
-    for service in services {
-        nl.replace_route(&towards(1, service).route(service)).unwrap();
-    }
-    World { user, gw, nodes }
-}
+use godwit_net::{Hop, Netlink, OrphanPath, PacketHold, Rule, SockDiag};
+use support::star::{SERVICES, World, ip, towards, world};
+use support::{PATIENCE, can_run, until};
 
 /// What a client gets that reads only after the service has sent much, closed, and moved.
 fn read_after_the_move(world: &World, service: IpAddr, lead: bool) -> std::io::Result<usize> {
@@ -101,7 +66,7 @@ fn a_closed_connection_is_ended_by_the_kernel_that_it_is_in() {
     if !can_run() {
         return;
     }
-    let services = [ip("10.99.0.1"), ip("fd99::1")];
+    let services = SERVICES.map(ip);
     let world = world(services);
     for service in services {
         read_after_the_move(&world, service, true).unwrap();
@@ -119,7 +84,7 @@ fn without_that_it_is_reset() {
     if !can_run() {
         return;
     }
-    let services = [ip("10.99.0.1"), ip("fd99::1")];
+    let services = SERVICES.map(ip);
     let world = world(services);
     for service in services {
         assert_eq!(read_after_the_move(&world, service, false).unwrap_err().kind(), ErrorKind::ConnectionReset);
@@ -131,7 +96,7 @@ fn where_nothing_was_closed_nothing_is_led() {
     if !can_run() {
         return;
     }
-    let services = [ip("10.99.0.1"), ip("fd99::1")];
+    let services = SERVICES.map(ip);
     let world = world(services);
     let path = OrphanPath::lead(&world.nodes[0], services[0], || panic!("no way is needed")).unwrap();
     assert!(path.led() == 0 && path.is_over());

@@ -1,6 +1,8 @@
 //! What the tests share: namespaces that no other run has, a loud skip, and waiting without sleeping.
 #![allow(dead_code, unreachable_pub)] // each test file uses its part
 
+pub mod star;
+
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
