@@ -14,6 +14,7 @@ use nix::poll::PollFlags;
 use crate::error::{Context, Error, Result};
 use crate::limit::Limit;
 use crate::node::NodeEnv;
+use crate::runc::Runc;
 use crate::sys;
 
 /// Between two looks at a v1 freezer, which announces nothing.
@@ -79,6 +80,13 @@ impl Freezer {
             return Err(Error::BadFile { path: dir, message: "not a cgroup directory with a freezer".into() });
         };
         Ok(Self { dir, v2 })
+    }
+
+    /// That of the control group above the one of a container, which is to hold nothing but containers of one workload: it stops
+    /// and starts them all at the same instant.
+    pub fn above(env: &NodeEnv, id: &str) -> Result<Self> {
+        let own = Cgroups::new(env, &Runc::new(env).state_file(id)?.cgroup_paths()).freezer()?;
+        Self::open(own.dir.parent().unwrap_or(&own.dir))
     }
 
     /// Asks for the freeze and does not wait.

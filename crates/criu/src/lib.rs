@@ -44,6 +44,7 @@
 
 pub mod check;
 
+mod apart;
 mod cgroup;
 mod dump;
 mod error;
@@ -68,7 +69,9 @@ mod state;
 mod swrk;
 mod sys;
 mod tmpfs;
+mod unix_diag;
 
+pub use apart::preflight_all;
 pub use cgroup::Freezer;
 pub use check::{Capabilities, Version, check};
 pub use dump::{DumpOptions, DumpTimes, FrozenDump, HandedBack, HeldDump, MemoryMode, PreparedDump};

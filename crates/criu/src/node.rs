@@ -35,24 +35,32 @@ const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 pub struct NodeEnv {
     init: Option<i32>,
     netns: Option<PathBuf>,
+    joined: Vec<(&'static str, PathBuf)>,
     cgroups: Vec<PathBuf>,
 }
 
 impl NodeEnv {
     /// This process's own surroundings.
     pub fn host() -> Self {
-        Self { init: None, netns: None, cgroups: Vec::new() }
+        Self { init: None, netns: None, joined: Vec::new(), cgroups: Vec::new() }
     }
 
     /// The mount, pid, uts, ipc and network namespaces and the root of the process `init` (a pid as this process
     /// sees it), which has to be the first process of its pid namespace.
     pub fn node(init: i32) -> Self {
-        Self { init: Some(init), netns: None, cgroups: Vec::new() }
+        Self { init: Some(init), netns: None, joined: Vec::new(), cgroups: Vec::new() }
     }
 
     /// The same, but in the network namespace at `path` (a path of the host, e.g. `/run/netns/x` or `/proc/1/ns/net`).
     pub fn in_netns(&self, path: impl Into<PathBuf>) -> Self {
         Self { netns: Some(path.into()), ..self.clone() }
+    }
+
+    /// The same, but in the network namespace of the process `pid`, and in those others (`ipc`, `uts`) of it that are `given`.
+    pub(crate) fn beside(&self, pid: i32, given: &[&'static str]) -> Self {
+        let others = given.iter().filter(|kind| **kind != "net");
+        let joined = others.map(|kind| (*kind, PathBuf::from(format!("/proc/{pid}/ns/{kind}")))).collect();
+        Self { joined, ..self.in_netns(format!("/proc/{pid}/ns/net")) }
     }
 
     /// The same, but in these cgroups: directories of the host, one a hierarchy (v1) or one (v2). They replace
@@ -115,10 +123,15 @@ impl NodeEnv {
             (None, Some(init)) => entry.namespaces.push(open_ns(init, "net")?),
             (None, None) => {}
         }
-        if let Some(init) = self.init {
-            for name in ["uts", "ipc", "mnt"] {
-                entry.namespaces.push(open_ns(init, name)?);
+        for name in ["uts", "ipc"] {
+            match (self.joined.iter().find(|(kind, _)| *kind == name), self.init) {
+                (Some((_, path)), _) => entry.namespaces.push(open(path)?),
+                (None, Some(init)) => entry.namespaces.push(open_ns(init, name)?),
+                (None, None) => {}
             }
+        }
+        if let Some(init) = self.init {
+            entry.namespaces.push(open_ns(init, "mnt")?);
             entry.root = Some(open(Path::new(&format!("/proc/{init}/root")))?);
         }
         Ok(entry)

@@ -18,8 +18,8 @@ use crate::swrk::Swrk;
 const PING_SOCKETS: Version = Version { major: 4, minor: 2, patch: 0 };
 
 /// How often something has to be seen, to be an obstacle.
-const LOOKS: usize = 3;
-const BETWEEN_LOOKS: Duration = Duration::from_millis(5);
+pub(crate) const LOOKS: usize = 3;
+pub(crate) const BETWEEN_LOOKS: Duration = Duration::from_millis(5);
 
 /// One reason why a container cannot be dumped as it is.
 #[derive(Debug, Clone, PartialEq, Eq)]

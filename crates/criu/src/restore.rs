@@ -202,7 +202,7 @@ impl PreparedRestore {
             .filter(|(key, _)| key.starts_with("pipe:"))
             .map(|(key, stream)| (key, stream.as_ref().unwrap_or(&null)))
             .collect();
-        let inside = env.in_netns(format!("/proc/{shell}/ns/net")).in_cgroups(cgroups.dirs());
+        let inside = env.beside(shell, &state.joined()).in_cgroups(cgroups.dirs());
         let netns = match &options.netns_key {
             Some(key) => Some((key, open_ns(shell, "net")?)),
             None => None,

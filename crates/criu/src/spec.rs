@@ -138,6 +138,19 @@ impl Spec {
         self
     }
 
+    /// The IPC namespace, by its path in the node; CRIU does not carry what of System V or of POSIX queues is in it.
+    pub fn ipc(mut self, path: impl Into<PathBuf>) -> Self {
+        self.namespace("ipc", Some(path.into()));
+        self
+    }
+
+    /// The uts namespace, which has the host name, by its path in the node.
+    pub fn uts(mut self, path: impl Into<PathBuf>) -> Self {
+        self.config.hostname = None;
+        self.namespace("uts", Some(path.into()));
+        self
+    }
+
     /// No io_uring, which CRIU cannot carry: asking for one fails with ENOSYS, as on a kernel without. Programs that merely
     /// like it (Node.js by libuv) then do without. A seccomp filter, which moves with the container.
     pub fn without_io_uring(mut self) -> Self {

@@ -55,6 +55,16 @@ impl StateFile {
         list.filter_map(|v| v.as_str().map(str::to_owned)).collect()
     }
 
+    /// Which namespaces it was given, and shares with others (`ipc`, `net`, `uts`): the names of `/proc/PID/ns`.
+    pub(crate) fn joined(&self) -> Vec<&'static str> {
+        const KINDS: [(&str, &str); 3] = [("NEWNET", "net"), ("NEWUTS", "uts"), ("NEWIPC", "ipc")];
+        let list = self.json["config"]["namespaces"].as_array().map(Vec::as_slice).unwrap_or_default();
+        let given = |kind: &str| {
+            list.iter().any(|ns| ns["type"] == kind && ns["path"].as_str().is_some_and(|path| !path.is_empty()))
+        };
+        KINDS.into_iter().filter(|(kind, _)| given(kind)).map(|(_, name)| name).collect()
+    }
+
     /// Makes `pid` (of the node, started at `start_ticks` by field 22 of its `/proc/PID/stat`) the first process, and
     /// writes the file, all or nothing.
     pub(crate) fn adopt(&mut self, pid: i32, start_ticks: u64, descriptors: &[String]) -> Result<()> {
@@ -105,6 +115,15 @@ mod tests {
         assert_eq!(read.json["namespace_paths"]["NEWUSER"], "/run/u");
         assert_eq!(read.json["config"]["new"], true);
         assert_eq!(read.descriptors(), ["/dev/null"]);
+    }
+
+    #[test]
+    fn namespaces_that_were_given_by_a_path_are_known() {
+        let dir = tempfile::tempdir().unwrap();
+        let text = r#"{"init_process_pid":12,"config":{"rootfs":"/r","namespaces":[{"type":"NEWPID","path":""},
+            {"type":"NEWIPC","path":"/run/ipc"},{"type":"NEWNET","path":"/run/net"},{"type":"NEWUTS","path":""}]}}"#;
+        fs::write(dir.path().join("state.json"), text).unwrap();
+        assert_eq!(StateFile::read(&NodeEnv::host(), dir.path()).unwrap().joined(), ["net", "ipc"]);
     }
 
     #[test]

@@ -58,6 +58,14 @@ impl Netns {
         Ok(Self { name: name.into(), path, file, owned: false })
     }
 
+    /// A handle to the namespace that `path` names, wherever that is; dropping it leaves the namespace alone.
+    pub fn at(path: impl Into<PathBuf>) -> Result<Self> {
+        let path = path.into();
+        let name = path.display().to_string();
+        let file = File::open(&path).map_err(|e| NetError::netns(&name, format!("open {name}"), e))?;
+        Ok(Self { name, path, file, owned: false })
+    }
+
     /// Names of all namespaces that begin with `prefix`, sorted: what a killed run left behind.
     pub fn list(prefix: &str) -> Result<Vec<String>> {
         let entries = match fs::read_dir(DIR) {

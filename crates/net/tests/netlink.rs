@@ -144,3 +144,33 @@ fn netem_is_there_or_said_to_be_missing() {
         eprintln!("no netem in this kernel: {e}");
     }
 }
+
+#[test]
+fn a_silenced_loopback_loses_no_connection() {
+    if !can_run() {
+        return;
+    }
+    let ns = netns("silence");
+    let netlink = Netlink::open(&ns).unwrap();
+    let (mut one, mut other) = ns
+        .enter(|| {
+            let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+            let one = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+            (one, listener.accept().unwrap().0)
+        })
+        .unwrap();
+    // Nothing to take away, and twice the same.
+    netlink.unsilence("lo").unwrap();
+    netlink.silence("lo").unwrap();
+    netlink.silence("lo").unwrap();
+    one.write_all(b"held").unwrap();
+    other.set_nonblocking(true).unwrap();
+    // Loopback delivers at once or never.
+    let mut room = [0; 4];
+    assert_eq!(other.read(&mut room).unwrap_err().kind(), std::io::ErrorKind::WouldBlock);
+    netlink.unsilence("lo").unwrap();
+    other.set_nonblocking(false).unwrap();
+    other.set_read_timeout(Some(PATIENCE)).unwrap();
+    other.read_exact(&mut room).unwrap();
+    assert_eq!(&room, b"held");
+}

@@ -173,7 +173,14 @@ impl Sender {
         file::names(dir, wanted)?.iter().try_for_each(|name| self.file(&dir.join(name), name))
     }
 
-    /// One file, under a name.
+    /// The same of a directory in `dir`: its files go into one of this name at the receiver, where it has to be already.
+    pub fn subdir(&mut self, dir: &Path, name: &str, wanted: impl Fn(&str) -> bool) -> Result<(), StreamError> {
+        let inside = dir.join(name);
+        let files = file::names(&inside, wanted)?;
+        files.iter().try_for_each(|file| self.file(&inside.join(file), &format!("{name}/{file}")))
+    }
+
+    /// One file, under a name: `NAME`, or `DIRECTORY/NAME` for a directory that the receiver has.
     pub fn file(&mut self, path: &Path, name: &str) -> Result<(), StreamError> {
         match &mut self.speaks {
             Speaks::First(sender) => sender.file(path, name),

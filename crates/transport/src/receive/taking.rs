@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use crate::duplicates::Kept;
 use crate::error::{StreamError, corrupt, io_error};
-use crate::file::checked_name;
+use crate::file::checked_path;
 use crate::frame::{
     ANSWER, CHUNK, Cursor, DATA, DUPLICATES, END, FILE, FORGET, Head, IS_ZERO, MESSAGE, MISSING, PAGES, REMEMBER, SYNC,
     ZERO,
@@ -119,7 +119,7 @@ impl Session {
     ) -> Result<(), StreamError> {
         let (total, length) = (at.u64()?, usize::from(at.u16()?));
         let name = std::str::from_utf8(at.bytes(length)?).map_err(|_| corrupt("a file name is not UTF-8"))?;
-        checked_name(name)?;
+        checked_path(name)?;
         let file = File::create_new(self.dir.join(name)).map_err(io_error(format!("create {name}")))?;
         self.open = Some((file, name.to_owned(), total));
         self.data(head, at, sink, progress)

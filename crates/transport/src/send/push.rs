@@ -12,7 +12,7 @@ use super::link::{Link, When};
 use crate::choose::duplicates_are_worth_it;
 use crate::duplicates::Known;
 use crate::error::{StreamError, corrupt, io_error};
-use crate::file::checked_name;
+use crate::file::checked_path;
 use crate::frame::{CHUNK, DATA, DUPLICATES, END, FILE, FORGET, MESSAGE, PAGES, REMEMBER, SYNC, ZERO};
 use crate::hello::Features;
 use crate::progress::Progress;
@@ -162,7 +162,7 @@ impl Push {
     }
 
     pub(super) fn file(&mut self, path: &Path, name: &str) -> Result<(), StreamError> {
-        checked_name(name)?;
+        checked_path(name)?;
         let name_length = u16::try_from(name.len()).ok().filter(|length| *length <= 4096);
         let name_length = name_length.ok_or_else(|| corrupt("a file name is too long"))?;
         let mut file = File::open(path).map_err(io_error(format!("open {name}")))?;
