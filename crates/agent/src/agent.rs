@@ -12,7 +12,7 @@ use crate::config::AgentConfig;
 use crate::note;
 use crate::source::{SourceWork, illegal};
 use crate::target::TargetWork;
-use crate::wire::{CopyEvent, Migration, Open, Step, StepReply, StepRequest};
+use crate::wire::{CopyEvent, Migration, Open, Plans, Step, StepReply, StepRequest};
 use crate::worker::Worker;
 
 /// How long a status waits for somebody who is in the middle of a step.
@@ -246,8 +246,8 @@ async fn source_step(
     let simple = match step {
         Step::SourceStage => {
             let staged = worker.run(move |work| flat(work, |work| work.stage(beside))).await;
-            let (plan, beside) = panicked(staged)?;
-            let plan = serde_json::to_string(&plan).expect("a plan has only string keys");
+            let (plans, beside) = panicked(staged)?;
+            let plan = Plans::of(plans).to_json();
             return Ok(StepReply { plan, beside, ..StepReply::default() });
         }
         Step::SourceDump => {
@@ -290,10 +290,9 @@ async fn target_step(worker: &Worker<Work<TargetWork>>, step: Step, request: Ste
         }
         Step::TargetStage => {
             let StepRequest { plan, source, beside, .. } = request;
-            let plan = serde_json::from_str(&plan)
-                .map_err(|e| PartError::caused_by("the source's restore plan is not understood", e))?;
+            let plans = Plans::read(&plan)?;
             let meeting =
-                panicked(worker.run(move |work| flat(work, |work| work.stage(&plan, &source, beside))).await)?;
+                panicked(worker.run(move |work| flat(work, |work| work.stage(&plans, &source, beside))).await)?;
             return Ok(StepReply { meeting: Some(meeting), ..StepReply::default() });
         }
         Step::TargetReceived => TargetWork::received,

@@ -15,6 +15,7 @@ use godwit_pages::Pagemap;
 use godwit_transport::Sender;
 
 use crate::precopy::{Stopped, send};
+use crate::unit::{Units, wire_pid};
 
 /// Why memory must be in the images; none: it may go beside them.
 pub(crate) fn obstacle(members: &[Member]) -> Option<String> {
@@ -35,9 +36,16 @@ fn has_locked(pid: i32) -> bool {
     locked != Some("0")
 }
 
-/// What the images in `dir` say is beside them.
-pub(crate) fn promised(dir: &Path) -> Result<Vec<Pagemap>, PartError> {
-    Pagemap::read_all(dir).map_err(|e| PartError::caused_by("see which memory is to be sent", e))
+/// What the images of all containers in `dir` say is beside them, with the pids that go over the wire.
+pub(crate) fn promised(units: &Units, dir: &Path) -> Result<Vec<Pagemap>, PartError> {
+    let mut all = Vec::new();
+    for (number, unit) in units.list.iter().enumerate() {
+        let pagemaps = Pagemap::read_all(&unit.images(dir));
+        let pagemaps = pagemaps.map_err(|e| PartError::caused_by("see which memory is to be sent", e))?;
+        let wire = |pagemap: Pagemap| Pagemap { pid: wire_pid(number, pagemap.pid), ..pagemap };
+        all.extend(pagemaps.into_iter().map(wire));
+    }
+    Ok(all)
 }
 
 /// How much that is.

@@ -4,6 +4,7 @@
 //!   bundle/   config.json  files.json           a workload without the second is one whose files do not move
 //!             rootfs/                           the overlay: upper above the layers that are only read
 //!             upper/  work/  volumes/0 …
+//!             containers/NAME/                 in a workload of several containers: config.json, rootfs/, upper/ and work/ of each
 //!
 //!   source   upper, volumes ── changes ─► messages of the stream ─► rootfs, volumes   target
 //!            first while it is staged, again before the freeze, once more in it
@@ -38,8 +39,20 @@ const FILE: &str = "files.json";
 pub struct Layout {
     /// The layers of its root file system that are only read, the uppermost first; paths of a node without `:` and `,`.
     pub lower: Vec<PathBuf>,
-    /// Where the container has its volumes, in their order.
+    /// Where the container has its volumes, in their order; of several containers those of all, what they have in common once.
     pub volumes: Vec<PathBuf>,
+    /// Empty: the workload is one container. Otherwise these, and `lower` is empty.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub containers: Vec<Root>,
+}
+
+/// One of several containers.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Root {
+    /// Its name in the workload, that of a directory.
+    pub name: String,
+    /// As [`Layout::lower`].
+    pub lower: Vec<PathBuf>,
 }
 
 impl Layout {
@@ -62,6 +75,25 @@ impl Layout {
         (0..self.volumes.len()).map(|number| Path::new("volumes").join(number.to_string()))
     }
 
+    /// Where in the bundle of its workload a container of several has its own.
+    pub fn place_of(container: &str) -> PathBuf {
+        Path::new("containers").join(container)
+    }
+
+    /// Where in the bundle the root file systems are, with their layers.
+    fn roots(&self) -> Vec<(PathBuf, &[PathBuf])> {
+        if self.containers.is_empty() {
+            return vec![(PathBuf::from("."), &self.lower)];
+        }
+        self.containers.iter().map(|root| (Self::place_of(&root.name), &root.lower[..])).collect()
+    }
+
+    /// Where in the bundle there is what containers have written above their layers.
+    fn uppers(&self) -> impl Iterator<Item = PathBuf> + use<> {
+        let roots: Vec<PathBuf> = self.roots().into_iter().map(|(root, _)| root).collect();
+        roots.into_iter().map(|root| root.join("upper"))
+    }
+
     /// Makes root file system and volumes anew in the node's bundle of a workload that does not run there: as the image has
     /// them, and empty.
     pub fn reset(&self, env: &NodeEnv, bundle: &Path, limit: &Limit) -> godwit_criu::Result<()> {
@@ -72,16 +104,24 @@ impl Layout {
     /// The same without mounting it: what was there is gone, and all directories are empty.
     pub fn clear(&self, env: &NodeEnv, bundle: &Path, limit: &Limit) -> godwit_criu::Result<()> {
         // Whoever still has the old overlay open keeps the old directories; it shares nothing with the new one.
-        let script = "set -e; mkdir -p \"$1\"; cd \"$1\"; shift; while mountpoint -q rootfs; do umount -l rootfs; done; \
-                      rm -rf upper work volumes; mkdir -p rootfs upper work \"$@\"";
-        let clear = env.command("sh").args(["-c", script, "sh"]).arg(bundle).args(self.places());
-        clear.run(limit).map(drop)
+        let script = "set -e; mkdir -p \"$1\"; cd \"$1\"; rm -rf volumes; n=$2; shift 2; \
+                      while [ $n -gt 0 ]; do mkdir -p \"$1\"; (cd \"$1\"; \
+                      while mountpoint -q rootfs; do umount -l rootfs; done; \
+                      rm -rf upper work; mkdir -p rootfs upper work); shift; n=$((n-1)); done; \
+                      [ $# -eq 0 ] || mkdir -p \"$@\"";
+        let roots = self.roots();
+        let clear = env.command("sh").args(["-c", script, "sh"]).arg(bundle).arg(roots.len().to_string());
+        clear.args(roots.iter().map(|(root, _)| root)).args(self.places()).run(limit).map(drop)
     }
 
-    /// Mounts the root file system.
+    /// Mounts the root file systems.
     pub fn mount(&self, env: &NodeEnv, bundle: &Path, limit: &Limit) -> godwit_criu::Result<()> {
-        let [rootfs, upper, work] = ["rootfs", "upper", "work"].map(|name| bundle.join(name));
-        let lower = self.lower.iter().map(|dir| dir.display().to_string()).collect::<Vec<_>>().join(":");
+        self.roots().into_iter().try_for_each(|(root, lower)| Self::mount_root(env, &bundle.join(root), lower, limit))
+    }
+
+    fn mount_root(env: &NodeEnv, place: &Path, lower: &[PathBuf], limit: &Limit) -> godwit_criu::Result<()> {
+        let [rootfs, upper, work] = ["rootfs", "upper", "work"].map(|name| place.join(name));
+        let lower = lower.iter().map(|dir| dir.display().to_string()).collect::<Vec<_>>().join(":");
         // Whatever the kernel's defaults: the layer is to be understood without the others.
         let layers = format!(
             "lowerdir={lower},upperdir={},workdir={},redirect_dir=off,metacopy=off",
@@ -103,7 +143,7 @@ pub(crate) fn layout(bundle: &Path) -> Result<Option<Layout>, PartError> {
 
 /// Flushes all of a workload's places.
 pub(crate) fn flush(layout: &Layout, bundle: &Path) -> Result<(), PartError> {
-    let places = layout.places().chain([PathBuf::from("upper")]);
+    let places = layout.places().chain(layout.uppers());
     let flush = |place: PathBuf| Ok(syncfs(File::open(bundle.join(place))?)?);
     places.into_iter().try_for_each(flush).map_err(failed("flush its files"))
 }
@@ -113,14 +153,15 @@ pub(crate) struct Leaving(Outgoing);
 
 impl Leaving {
     pub(crate) fn new(layout: &Layout, bundle: &Path) -> Self {
-        let upper = Place { path: bundle.join("upper"), form: Form::Upper, inside: "/".into() };
+        let uppers =
+            layout.uppers().map(|upper| Place { path: bundle.join(upper), form: Form::Upper, inside: "/".into() });
         let volumes = layout.places().zip(&layout.volumes);
         let volumes = volumes.map(|(place, inside)| Place {
             path: bundle.join(place),
             form: Form::Plain,
             inside: inside.clone(),
         });
-        Self(Outgoing::new([upper].into_iter().chain(volumes).collect()))
+        Self(Outgoing::new(uppers.chain(volumes).collect()))
     }
 
     /// Sends what is there, or has changed since it was last asked. The processes are the host's pids.
@@ -173,8 +214,8 @@ pub(crate) struct Arriving {
 impl Arriving {
     pub(crate) fn new(memory: Option<Kept>, layout: Option<&Layout>, bundle: &Path) -> Self {
         let files = layout.map(|layout| {
-            let places = [PathBuf::from("rootfs")].into_iter().chain(layout.places());
-            Incoming::new(places.map(|place| bundle.join(place)).collect())
+            let roots = layout.roots().into_iter().map(|(root, _)| root.join("rootfs"));
+            Incoming::new(roots.chain(layout.places()).map(|place| bundle.join(place)).collect())
         });
         Self { memory, files }
     }
@@ -231,10 +272,20 @@ mod tests {
     fn a_layout_is_where_it_was_written() {
         let dir = tempfile::tempdir().unwrap();
         assert_eq!(Layout::of(dir.path()).unwrap(), None);
-        let layout = Layout { lower: vec!["/a".into(), "/b".into()], volumes: vec!["/srv".into(), "/x".into()] };
+        let layout = Layout {
+            lower: vec!["/a".into(), "/b".into()],
+            volumes: vec!["/srv".into(), "/x".into()],
+            containers: Vec::new(),
+        };
         layout.write(dir.path()).unwrap();
         assert_eq!(Layout::of(dir.path()).unwrap().as_ref(), Some(&layout));
         assert_eq!(layout.places().collect::<Vec<_>>(), [Path::new("volumes/0"), Path::new("volumes/1")]);
+        let root = |name: &str| Root { name: name.into(), lower: vec!["/a".into()] };
+        let several = Layout { lower: Vec::new(), containers: vec![root("web"), root("db")], ..layout };
+        several.write(dir.path()).unwrap();
+        assert_eq!(Layout::of(dir.path()).unwrap().as_ref(), Some(&several));
+        let uppers: Vec<PathBuf> = several.uppers().collect();
+        assert_eq!(uppers, [Path::new("containers/web/upper"), Path::new("containers/db/upper")]);
         fs::write(dir.path().join(FILE), "{").unwrap();
         assert!(Layout::of(dir.path()).is_err());
     }

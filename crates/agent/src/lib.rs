@@ -26,15 +26,20 @@ mod beside;
 pub mod ca;
 mod client;
 mod config;
+mod dumps;
 mod files;
+mod lazy;
 mod meeting;
 mod note;
 mod paging;
 mod precopy;
 mod remote;
+mod restores;
 mod server;
 mod source;
 mod target;
+mod together;
+mod unit;
 mod wire;
 mod worker;
 
@@ -42,9 +47,10 @@ use std::time::Duration;
 
 pub use client::{Address, AgentClient, AgentInfo, CallError, OpenMigration};
 pub use config::{AgentConfig, Listen, NodeMemory};
-pub use files::Layout;
+pub use files::{Layout, Root};
 pub use remote::{RemoteSource, RemoteTarget, sides};
 pub use server::{ServeError, serve};
+pub use unit::{MOST_CONTAINERS, container_id};
 
 /// How long a step outside the freeze may take.
 const STAGE_LIMIT: Duration = Duration::from_secs(30);

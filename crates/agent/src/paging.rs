@@ -48,6 +48,9 @@ pub(crate) struct Door {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Noted {
     pub(crate) door: Door,
+    /// Those of further containers.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) others: Vec<Door>,
     /// Who comes to it.
     pub(crate) target: String,
 }

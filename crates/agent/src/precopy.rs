@@ -16,6 +16,7 @@ use godwit_pages::{PAGE, PageStore, StoreError};
 use godwit_transport::{PageSink, Sender, StreamError};
 
 use crate::source::part;
+use crate::unit::unit_and_pid;
 
 /// How often it is told how much of a round is sent.
 const TELL_EVERY: Duration = Duration::from_millis(100);
@@ -304,9 +305,19 @@ pub(crate) fn send(pid: i32, start: u64, bytes: &[u8], stream: &mut Sender) -> R
 
 /// The target's memory as it arrives.
 pub(crate) struct Kept {
-    pub(crate) store: Arc<PageStore>,
+    /// Of each container.
+    pub(crate) stores: Vec<Arc<PageStore>>,
     /// Hears of every file that has arrived.
     pub(crate) on_file: Box<dyn FnMut(&str) + Send>,
+}
+
+impl Kept {
+    /// Whose pages these are, and the pid there.
+    fn of(&self, pid: i32) -> Result<(&PageStore, i32), StreamError> {
+        let (unit, pid) = unit_and_pid(pid);
+        let store = self.stores.get(unit);
+        Ok((store.ok_or_else(|| StreamError::Corrupt(format!("pages came of a container number {unit}")))?, pid))
+    }
 }
 
 fn kept(result: Result<(), StoreError>) -> Result<(), StreamError> {
@@ -315,13 +326,16 @@ fn kept(result: Result<(), StoreError>) -> Result<(), StreamError> {
 
 impl PageSink for Kept {
     fn pages(&mut self, pid: i32, addr: u64, pages: &[u8]) -> Result<(), StreamError> {
-        kept(self.store.put(pid, addr, pages))
+        let (store, pid) = self.of(pid)?;
+        kept(store.put(pid, addr, pages))
     }
     fn zero(&mut self, pid: i32, addr: u64, len: u64) -> Result<(), StreamError> {
-        kept(self.store.put_zero(pid, addr..addr + len))
+        let (store, pid) = self.of(pid)?;
+        kept(store.put_zero(pid, addr..addr + len))
     }
     fn forget(&mut self, pid: i32, addr: u64, len: u64) -> Result<(), StreamError> {
-        kept(self.store.forget(pid, addr..addr + len))
+        let (store, pid) = self.of(pid)?;
+        kept(store.forget(pid, addr..addr + len))
     }
     fn file(&mut self, name: &str) {
         (self.on_file)(name);

@@ -5,31 +5,31 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use godwit_criu::{
-    DumpOptions, FrozenDump, HeldDump, ImagesDir, Limit, Member, MemoryMode, PreparedDump, ReleasedDump, RestorePlan,
-    Runc,
-};
+use godwit_criu::{DumpOptions, Limit, Member, MemoryMode, RestorePlan, Runc};
 use godwit_migration::{PartError, Told};
 use godwit_model::{Bytes, CopyRound, Strategy};
 use godwit_transport::{Sender, StreamError};
 
 use crate::beside;
 use crate::config::AgentConfig;
+use crate::dumps::{Frozen, Held, Prepared, Released};
 use crate::files::{self, Layout, Leaving};
 use crate::meeting;
 use crate::note::{Known, Mark, Page};
 use crate::paging::{self, Serving};
 use crate::precopy::{Copying, Rounds};
+use crate::together::{Fence, all_of};
+use crate::unit::{Unit, Units, members_of, unit_and_pid};
 use crate::wire::{Meeting, Migration};
 use crate::{FREEZE_LIMIT, STAGE_LIMIT};
 
 /// How far the source is.
 enum SourceState {
     Running,
-    Prepared(PreparedDump),
-    Frozen(FrozenDump),
-    Held(HeldDump),
-    Released(ReleasedDump),
+    Prepared(Prepared),
+    Frozen(Frozen),
+    Held(Held),
+    Released(Released),
     /// Ended after the commit, or in a state that a failed step has left behind.
     Gone,
 }
@@ -38,6 +38,7 @@ enum SourceState {
 pub(crate) struct SourceWork {
     config: Arc<AgentConfig>,
     workload: String,
+    units: Units,
     strategy: Strategy,
     images: PathBuf,
     /// Its bundle as this process sees it.
@@ -53,8 +54,8 @@ pub(crate) struct SourceWork {
     files: Option<Leaving>,
     /// Stop-copy: the memory goes beside the images.
     beside: bool,
-    /// Post-copy: what the target lacks is fetched from here.
-    serving: Option<Serving>,
+    /// Post-copy: what the target lacks is fetched from here, of each container.
+    serving: Vec<Serving>,
 }
 
 impl SourceWork {
@@ -64,10 +65,12 @@ impl SourceWork {
         let workload = migration.workload.clone();
         let page = Page::of(&config, migration);
         let bundle = config.env().host_path(config.bundle(&workload));
-        let (stream, sent, copying, files, serving) = (None, None, None, None, None);
+        let units = Units::of(&config, &workload)?;
+        let (stream, sent, copying, files, serving) = (None, None, None, None, Vec::new());
         let mut work = Self {
             config,
             workload,
+            units,
             strategy,
             images,
             bundle,
@@ -87,14 +90,19 @@ impl SourceWork {
 
     /// Post-copy by an agent that was killed: the frozen processes have the only copy of some pages, and are here.
     fn serve_again(&mut self) {
-        let noted = || -> Result<Option<Serving>, PartError> {
+        let noted = || -> Result<Vec<Serving>, PartError> {
             let note = self.page.note()?.filter(|note| note.mark == Mark::Leaving && self.page.is_of(note));
-            let Some(paging::Noted { door, target }) = note.and_then(|note| note.door) else { return Ok(None) };
-            let members =
-                godwit_criu::members(&self.config.env(), &self.workload).map_err(part("find its processes"))?;
-            let serving = Serving::reopen(door, self.config.peer(&target)?)?;
-            serving.begin(&members, Vec::new())?;
-            Ok(Some(serving))
+            let Some(paging::Noted { door, others, target }) = note.and_then(|note| note.door) else {
+                return Ok(Vec::new());
+            };
+            let members = self.units.members().map_err(part("find its processes"))?;
+            let mut all = Vec::new();
+            for (number, door) in [door].into_iter().chain(others).enumerate() {
+                let serving = Serving::reopen(door, self.config.peer(&target)?)?;
+                serving.begin(&members_of(number, &members), Vec::new())?;
+                all.push(serving);
+            }
+            Ok(all)
         };
         match noted() {
             Ok(serving) => self.serving = serving,
@@ -105,13 +113,13 @@ impl SourceWork {
     /// How far it is, for a person.
     pub(crate) fn told(&self) -> &'static str {
         match self.state {
-            SourceState::Running if self.serving.is_some() => {
+            SourceState::Running if !self.serving.is_empty() => {
                 "its agent was started again; if frozen, it has the only copy of some pages until all is over"
             }
             SourceState::Running => "runs",
             SourceState::Prepared(_) => "runs, prepared",
             SourceState::Frozen(_) => "frozen",
-            SourceState::Held(_) if self.serving.is_some() => {
+            SourceState::Held(_) if !self.serving.is_empty() => {
                 "frozen and dumped; has the only copy of some pages until all is over"
             }
             SourceState::Held(_) => "frozen and dumped, waits for the decision",
@@ -125,8 +133,8 @@ impl SourceWork {
     }
 
     pub(crate) fn preflight(&mut self) -> Result<(), PartError> {
-        let id = &self.workload;
-        let obstacles = godwit_criu::preflight(&self.config.env(), id, &Limit::within(STAGE_LIMIT))
+        let (id, ids) = (&self.workload, self.units.ids().collect::<Vec<_>>());
+        let obstacles = godwit_criu::preflight_all(&self.units.env, &ids, &Limit::within(STAGE_LIMIT))
             .map_err(part("it cannot be looked at"))?;
         if obstacles.is_empty() {
             return Ok(());
@@ -135,27 +143,20 @@ impl SourceWork {
         Err(PartError::new(format!("CRIU cannot carry {id}: {list}")))
     }
 
-    /// The plan, and whether the memory goes beside the images, which the target has to be able to take.
-    pub(crate) fn stage(&mut self, target_keeps_memory: bool) -> Result<(RestorePlan, bool), PartError> {
+    /// The plan of each container, and whether the memory goes beside the images, which the target has to be able to take.
+    pub(crate) fn stage(&mut self, target_keeps_memory: bool) -> Result<(Vec<RestorePlan>, bool), PartError> {
         self.page.begin(Mark::Leaving)?;
         self.began = true;
-        let images = ImagesDir::create(&self.images).map_err(part("make room for the images"))?;
         self.beside = self.strategy == Strategy::StopCopy && target_keeps_memory && self.may_go_beside();
-        let dump = PreparedDump::new(
-            &self.config.env(),
-            &self.workload,
-            images,
-            DumpOptions { memory: memory_mode(self.strategy, self.beside), ..DumpOptions::default() },
-            &Limit::within(STAGE_LIMIT),
-        )
-        .map_err(part("prepare the dump"))?;
-        let plan = dump.plan().clone();
+        let options = DumpOptions { memory: memory_mode(self.strategy, self.beside), ..DumpOptions::default() };
+        let dump = Prepared::new(&self.units, &self.images, &options, &Limit::within(STAGE_LIMIT))?;
+        let plans = dump.plans();
         self.state = SourceState::Prepared(dump);
-        Ok((plan, self.beside))
+        Ok((plans, self.beside))
     }
 
     fn may_go_beside(&self) -> bool {
-        let members = godwit_criu::members(&self.config.env(), &self.workload);
+        let members = self.units.members();
         let obstacle = members.map_or_else(|error| Some(error.to_string()), |members| beside::obstacle(&members));
         if let Some(why) = &obstacle {
             tracing::info!(why, "its memory goes in the images");
@@ -174,7 +175,7 @@ impl SourceWork {
         }
         let mut files = layout.map(|layout| Leaving::new(&layout, &self.bundle));
         if self.strategy == Strategy::PostCopy {
-            self.open_door(&meeting.node, &mut sender)?;
+            self.open_doors(&meeting.node, &mut sender)?;
         }
         let stream = self.stream.insert(sender);
         if let (Some(files), SourceState::Prepared(dump)) = (&mut files, &self.state) {
@@ -197,13 +198,21 @@ impl SourceWork {
     }
 
     /// Where the target will fetch what is left: told now, so that it has come there before the freeze.
-    fn open_door(&mut self, target: &str, stream: &mut Sender) -> Result<(), PartError> {
-        let serving = Serving::open(self.config.node.as_str(), self.config.data, self.config.peer(target)?)?;
-        serving.note(&self.images)?;
-        self.page.note_door(paging::Noted { door: serving.door().clone(), target: target.into() })?;
-        let told = stream.file(&self.images.join(paging::FILE), paging::FILE).and_then(|()| stream.sync());
+    fn open_doors(&mut self, target: &str, stream: &mut Sender) -> Result<(), PartError> {
+        let mut all = Vec::new();
+        for unit in &self.units.list {
+            let serving = Serving::open(self.config.node.as_str(), self.config.data, self.config.peer(target)?)?;
+            serving.note(&unit.images(&self.images))?;
+            all.push(serving);
+        }
+        let mut doors = all.iter().map(|serving| serving.door().clone());
+        if let Some(door) = doors.next() {
+            self.page.note_door(paging::Noted { door, others: doors.collect(), target: target.into() })?;
+        }
+        let tell = |unit: &Unit| stream.file(&unit.images(&self.images).join(paging::FILE), &unit.file(paging::FILE));
+        let told = self.units.list.iter().try_for_each(tell).and_then(|()| stream.sync());
         told.map_err(|e| PartError::caused_by("say where its memory is", e))?;
-        self.serving = Some(serving);
+        self.serving = all;
         Ok(())
     }
 
@@ -225,7 +234,7 @@ impl SourceWork {
     pub(crate) fn freeze(&mut self) -> Result<(), PartError> {
         let SourceState::Prepared(dump) = self.take() else { return Err(illegal("the freeze")) };
         // A failed freeze has thawed by itself.
-        let frozen = dump.freeze(&Limit::within(FREEZE_LIMIT)).map_err(part("freeze it"))?;
+        let frozen = dump.freeze(&Limit::within(FREEZE_LIMIT))?;
         self.state = SourceState::Frozen(frozen);
         Ok(())
     }
@@ -245,15 +254,15 @@ impl SourceWork {
                 Ok(last)
             }
             Err(failed) => {
-                let failed = *failed;
-                self.state = SourceState::Released(failed.back);
-                Err(part("dump it")(failed.error))
+                let (error, back) = *failed;
+                self.state = SourceState::Released(back);
+                Err(error)
             }
         }
     }
 
     /// Files that were written last are sent now; memory, too, or it is left to be fetched.
-    fn before_dump(&mut self, frozen: &FrozenDump) -> Result<Option<CopyRound>, PartError> {
+    fn before_dump(&mut self, frozen: &Frozen) -> Result<Option<CopyRound>, PartError> {
         if let (Some(files), Some(stream)) = (&mut self.files, &mut self.stream) {
             files.sync(&pids(frozen.members())?, stream, FREEZE_LIMIT / 2)?;
         }
@@ -273,8 +282,12 @@ impl SourceWork {
             }
         }
         if follows {
-            let Some(serving) = &self.serving else { return Err(illegal("the dump")) };
-            serving.begin(&members, hot)?;
+            for (number, serving) in self.serving.iter().enumerate() {
+                let own =
+                    hot.iter().map(|(wire, range)| (unit_and_pid(*wire), range)).filter(|((of, _), _)| *of == number);
+                let hot = own.map(|((_, pid), range)| (pid, range.clone())).collect();
+                serving.begin(&members_of(number, &members), hot)?;
+            }
         }
         Ok(last)
     }
@@ -282,7 +295,11 @@ impl SourceWork {
     /// Sends what was dumped, without having been asked: the answer to the dump is still on its way to the controller.
     pub(crate) fn send_ahead(&mut self) {
         let Some(mut stream) = self.stream.take() else { return };
-        let images = stream.dir(&self.images, |name| !name.ends_with(".log") && name != paging::FILE);
+        let wanted = |name: &str| !name.ends_with(".log") && name != paging::FILE;
+        let images = self.units.list.iter().try_for_each(|unit| match &unit.name {
+            Some(name) => stream.subdir(&self.images, name, wanted),
+            None => stream.dir(&self.images, wanted),
+        });
         let sent = images.map_err(sending).and_then(|()| self.send_beside(&mut stream));
         self.sent = Some(sent.and_then(|()| stream.finish().map_err(sending)));
     }
@@ -293,15 +310,17 @@ impl SourceWork {
             return Ok(());
         }
         let members = held.members().map_err(part("find its processes"))?;
-        beside::send_all(&beside::promised(&self.images)?, &members, stream)
+        beside::send_all(&beside::promised(&self.units, &self.images)?, &members, stream)
     }
 
     /// What there is to be sent.
     pub(crate) fn to_send(&self) -> Bytes {
-        let files = fs::read_dir(&self.images).into_iter().flatten().flatten();
+        let dirs = self.units.list.iter().map(|unit| unit.images(&self.images));
+        let files = dirs.flat_map(|dir| fs::read_dir(dir).into_iter().flatten().flatten());
         let images: u64 = files.filter_map(|file| file.metadata().ok()).map(|meta| meta.len()).sum();
         // Where it cannot be read, sending says so.
-        let promised = if self.beside { beside::promised(&self.images).unwrap_or_default() } else { Vec::new() };
+        let promised =
+            if self.beside { beside::promised(&self.units, &self.images).unwrap_or_default() } else { Vec::new() };
         Bytes(images + beside::bytes(&promised).0)
     }
 
@@ -320,21 +339,23 @@ impl SourceWork {
             self.page.write(Mark::Discarding)?;
         }
         self.copying = None;
-        self.serving = None;
+        self.serving.clear();
         let limit = Limit::within(FREEZE_LIMIT);
         if let SourceState::Held(held) = self.take() {
-            return held.commit(&limit).map(drop).map_err(part("end the frozen copy"));
+            return held.commit(&limit);
         }
-        godwit_criu::end_source(&self.config.env(), &self.workload, &limit).map_err(part("end the frozen copy"))
+        let end = |id: &str| godwit_criu::end_source(&self.units.env, id, &limit);
+        all_of(self.units.ids().map(end)).map_err(part("end the frozen copy"))?;
+        Fence::take_down_any(&self.units)
     }
 
     pub(crate) fn drain(&mut self) -> Result<(), PartError> {
         if self.page.read()? != Known::At(Mark::Discarding) {
             return Ok(());
         }
-        Runc::new(&self.config.env())
-            .delete(&self.workload, true, &Limit::within(STAGE_LIMIT))
-            .map_err(part("remove the source's container"))?;
+        let (runc, limit) = (Runc::new(&self.units.env), Limit::within(STAGE_LIMIT));
+        let deleted = all_of(self.units.ids().map(|id| runc.delete(id, true, &limit)));
+        deleted.map_err(part("remove the source's container"))?;
         self.forget_files()?;
         remove_dir(&self.images)?;
         self.page.write(Mark::Left)
@@ -362,7 +383,7 @@ impl SourceWork {
         }
         self.copying = None;
         self.files = None;
-        self.serving = None;
+        self.serving.clear();
         self.stream = None;
         match self.take() {
             SourceState::Running if self.began => Ok(()),
@@ -371,16 +392,15 @@ impl SourceWork {
                 drop(dump);
                 Ok(())
             }
-            SourceState::Frozen(frozen) => frozen.thaw().map_err(part("thaw it")),
+            SourceState::Frozen(frozen) => frozen.thaw(),
             SourceState::Held(held) => match held.rollback() {
-                Ok(released) => released.thaw().map_err(part("thaw it")),
-                Err(failed) => {
-                    let failed = *failed;
-                    self.state = SourceState::Released(failed.back);
-                    Err(part("take it back from CRIU")(failed.error))
+                (released, Ok(())) => released.thaw(),
+                (released, Err(error)) => {
+                    self.state = SourceState::Released(released);
+                    Err(error)
                 }
             },
-            SourceState::Released(released) => released.thaw().map_err(part("thaw it")),
+            SourceState::Released(released) => released.thaw(),
         }?;
         // First: the images may have taken the room for the note.
         let removed = remove_dir(&self.images);
@@ -393,19 +413,18 @@ impl SourceWork {
 
     /// What another agent has begun, or a step that failed has left in nobody's hands.
     fn take_back(&self) -> Result<(), PartError> {
-        let (env, limit) = (self.config.env(), Limit::within(STAGE_LIMIT));
-        if !godwit_criu::survives(&env, &self.workload, &limit).map_err(part("look for its processes"))? {
+        let limit = Limit::within(STAGE_LIMIT);
+        let left = self.units.surviving(&limit)?;
+        if left.is_empty() {
             return Err(PartError::gone("all its processes have ended"));
         }
-        let released =
-            godwit_criu::recover_source(&env, &self.workload, &limit).map_err(part("take it back from CRIU"))?;
-        released.thaw().map_err(part("thaw it"))
+        Released::recover(&self.units, &left, &limit)?.thaw()
     }
 
     /// Its controller has been away for long. What was merely prepared is given up; true if nothing is left here.
     pub(crate) fn lease_is_over(&mut self) -> bool {
         match self.state {
-            SourceState::Running => self.serving.is_none(),
+            SourceState::Running => self.serving.is_empty(),
             SourceState::Prepared(_) => match self.thaw() {
                 Ok(()) => true,
                 Err(error) => {

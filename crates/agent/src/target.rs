@@ -6,22 +6,21 @@ use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Duration;
 
-use godwit_criu::{
-    HeldRestore, ImagesDir, Limit, MemoryMode, PreparedRestore, RestoreOptions, RestorePlan, RestoredContainer, Runc,
-};
+use godwit_criu::{Limit, MemoryMode, RestorePlan};
 use godwit_migration::PartError;
 use godwit_model::{Bytes, Strategy};
-use godwit_pages::remote::{PageSource, Patience, RemotePages};
-use godwit_pages::{FillOptions, LazyHandler, PageStore};
-use godwit_transport::{Ender, Peer, Receiver};
+use godwit_transport::{Ender, Receiver};
 
 use crate::config::AgentConfig;
 use crate::files::{self, Arriving, Layout};
+use crate::lazy::Memory;
 use crate::meeting;
 use crate::note::{Known, Mark, Page};
-use crate::paging::{self, Ahead, Door};
 use crate::precopy::Kept;
+use crate::restores::{Held, NotResumed, Prepared, Running};
 use crate::source::{illegal, memory_mode, part, remove_dir};
+use crate::together::{Fence, all_of};
+use crate::unit::Units;
 use crate::wire::{Meeting, Migration};
 use crate::{FREEZE_LIMIT, STAGE_LIMIT};
 
@@ -31,9 +30,9 @@ const ENDED: &str = "all its processes have ended";
 /// How far the target is.
 enum TargetState {
     Empty,
-    Prepared(PreparedRestore),
-    Held(HeldRestore),
-    Running(RestoredContainer),
+    Prepared(Prepared),
+    Held(Held),
+    Running(Running),
     Settled,
     /// It has run, and cannot any more.
     Lost(String),
@@ -49,6 +48,7 @@ struct Receiving {
 pub(crate) struct TargetWork {
     config: Arc<AgentConfig>,
     workload: String,
+    units: Units,
     strategy: Strategy,
     /// Stop-copy: the memory comes beside the images.
     beside: bool,
@@ -56,11 +56,8 @@ pub(crate) struct TargetWork {
     /// Its bundle as this process sees it.
     bundle: PathBuf,
     page: Page,
-    handler: Option<LazyHandler>,
-    /// Post-copy: what fetches from the source.
-    pages: Option<Arc<RemotePages>>,
-    /// And its way there.
-    ahead: Option<mpsc::Receiver<Ahead>>,
+    /// Of each container; empty where it is in the images.
+    memory: Vec<Memory>,
     /// By its name.
     source: String,
     receiving: Option<Receiving>,
@@ -74,23 +71,10 @@ impl TargetWork {
         let workload = migration.workload.clone();
         let page = Page::of(&config, migration);
         let bundle = config.env().host_path(config.bundle(&workload));
-        let (handler, pages, ahead, receiving, state) = (None, None, None, None, TargetState::Empty);
+        let units = Units::of(&config, &workload)?;
+        let (memory, receiving, state) = (Vec::new(), None, TargetState::Empty);
         let (beside, source) = (false, String::new());
-        Ok(Self {
-            config,
-            workload,
-            strategy,
-            beside,
-            images,
-            bundle,
-            page,
-            handler,
-            pages,
-            ahead,
-            source,
-            receiving,
-            state,
-        })
+        Ok(Self { config, workload, units, strategy, beside, images, bundle, page, memory, source, receiving, state })
     }
 
     /// How far it is, for a person.
@@ -99,11 +83,16 @@ impl TargetWork {
             TargetState::Empty => "nothing is there",
             TargetState::Prepared(_) => "prepared, receives",
             TargetState::Held(_) => "restored, waits for the decision",
-            TargetState::Running(_) if self.pages.is_some() => "runs, some of its memory is only on the source",
+            TargetState::Running(_) if self.fetches() => "runs, some of its memory is only on the source",
             TargetState::Running(_) => "runs, memory is put in place",
             TargetState::Settled => "runs",
             TargetState::Lost(_) => "lost: some of its memory was only on the source",
         }
+    }
+
+    /// Whether memory comes from the source while it runs.
+    fn fetches(&self) -> bool {
+        self.memory.iter().any(Memory::fetches)
     }
 
     /// Whether it could keep memory that comes beside the images.
@@ -112,12 +101,12 @@ impl TargetWork {
         Ok(godwit_memory::supported().is_ok())
     }
 
-    pub(crate) fn stage(&mut self, plan: &RestorePlan, source: &str, beside: bool) -> Result<Meeting, PartError> {
+    pub(crate) fn stage(&mut self, plans: &[RestorePlan], source: &str, beside: bool) -> Result<Meeting, PartError> {
         self.beside = beside;
         let left = self.page.note()?.is_some_and(|note| note.mark == Mark::Coming);
         self.page.begin(Mark::Coming)?;
         if left {
-            self.clear().map_err(part("remove what an older migration has left"))?;
+            self.clear("remove what an older migration has left")?;
         }
         let layout = files::layout(&self.bundle)?;
         if let Some(layout) = &layout {
@@ -126,19 +115,8 @@ impl TargetWork {
             }
             self.reset_files(layout)?;
         }
-        let images = ImagesDir::create(&self.images).map_err(part("make room for the images"))?;
-        let restore = PreparedRestore::new(
-            &self.config.env(),
-            &self.workload,
-            images,
-            plan,
-            RestoreOptions {
-                memory: memory_mode(self.strategy, beside),
-                ..RestoreOptions::new(self.config.bundle(&self.workload))
-            },
-            &Limit::within(STAGE_LIMIT),
-        )
-        .map_err(part("prepare the restore"))?;
+        let (memory, limit) = (memory_mode(self.strategy, beside), Limit::within(STAGE_LIMIT));
+        let restore = Prepared::new(&self.units, &self.images, plans, memory, &limit)?;
         self.state = TargetState::Prepared(restore);
         self.receive(source, layout.as_ref())
     }
@@ -160,13 +138,16 @@ impl TargetWork {
         let memory = match memory_mode(self.strategy, self.beside) {
             MemoryMode::Copied => None,
             MemoryMode::Lazy => {
-                let store = Arc::new(PageStore::new());
-                self.pages = (self.strategy == Strategy::PostCopy).then(RemotePages::new);
-                let remote = self.pages.clone().map(|pages| pages as Arc<dyn PageSource>);
-                let options = FillOptions { remote, ..FillOptions::default() };
-                let handler = LazyHandler::listen(&self.images, Arc::clone(&store), options);
-                self.handler = Some(handler.map_err(|e| PartError::caused_by("keep memory ready", e))?);
-                Some(Kept { store, on_file: self.on_file(peer) })
+                let (mut stores, mut listeners) = (Vec::new(), Vec::new());
+                for unit in &self.units.list {
+                    let follows = (self.strategy == Strategy::PostCopy).then(|| peer.clone());
+                    let (memory, store, listener) = Memory::listen(unit, &self.images, follows)?;
+                    self.memory.push(memory);
+                    stores.push(store);
+                    listeners.extend(listener);
+                }
+                let on_file = Box::new(move |name: &str| listeners.iter_mut().for_each(|hears| hears(name)));
+                Some(Kept { stores, on_file })
             }
         };
         let (done, result) = mpsc::channel();
@@ -180,21 +161,6 @@ impl TargetWork {
         thread.map_err(|e: io::Error| PartError::caused_by("start to receive", e))?;
         self.receiving = Some(Receiving { result, ender });
         Ok(meeting)
-    }
-
-    /// When it is known where the source's memory will be, it is gone there.
-    fn on_file(&mut self, peer: Peer) -> Box<dyn FnMut(&str) + Send> {
-        let (begun, ahead) = mpsc::channel();
-        self.ahead = self.pages.is_some().then_some(ahead);
-        let images = self.images.clone();
-        Box::new(move |name| {
-            if name == paging::FILE
-                && let Ok(door) = Door::read(&images)
-            {
-                // Nobody wants to go there where nothing is to be fetched.
-                let _ = begun.send(Ahead::begin(door, peer.clone()));
-            }
-        })
     }
 
     pub(crate) fn received(&mut self) -> Result<(), PartError> {
@@ -214,42 +180,21 @@ impl TargetWork {
         let TargetState::Prepared(restore) = std::mem::replace(&mut self.state, TargetState::Empty) else {
             return Err(illegal("the restore"));
         };
-        if let Err(error) = self.fetch() {
+        // Begins to fetch what the images promise and nobody has sent: processes that are being made may wait for it already.
+        let fetching =
+            self.config.peer(&self.source).and_then(|peer| all_of(self.memory.iter_mut().map(|m| m.fetch(&peer))));
+        if let Err(error) = fetching {
             self.state = TargetState::Prepared(restore);
             return Err(error);
         }
-        // A failed restore has cleaned up behind itself.
-        let held = restore.restore(&Limit::within(FREEZE_LIMIT)).map_err(part("restore it"))?;
+        let held = restore.restore(&Limit::within(FREEZE_LIMIT))?;
         let members = held.members().map_err(part("find its processes"));
         self.state = TargetState::Held(held);
-        if let Some(handler) = &self.handler {
-            let complete = if self.pages.is_some() { handler.check_processes() } else { handler.check() };
-            complete.map_err(|e| PartError::caused_by("have all its memory", e))?;
-            // If this agent is killed before all is in place, pages must not turn into zeroes.
-            let pids: Vec<i32> = members?.iter().map(|member| member.host_pid).collect();
-            handler.guard(&pids).map_err(|e| PartError::caused_by("guard its memory", e))?;
-            // What is fetched comes when they run: the CPUs and the link are the switch's till then.
-            if self.pages.is_none() {
-                handler.start_filling();
-            }
-        }
+        let members = members?;
+        all_of(self.memory.iter().zip(&members).map(|(memory, members)| memory.check(members)))?;
+        // What is fetched comes when they run: the CPUs and the link are the switch's till then.
+        self.memory.iter().filter(|memory| !memory.fetches()).for_each(Memory::start_filling);
         Ok(())
-    }
-
-    /// Begins to fetch what the images promise and nobody has sent: processes that are being made may wait for it already.
-    fn fetch(&mut self) -> Result<(), PartError> {
-        let (Some(pages), Some(handler)) = (&self.pages, &self.handler) else { return Ok(()) };
-        let (door, peer) = (Door::read(&self.images)?, self.config.peer(&self.source)?);
-        let ahead = self.ahead.take().and_then(|ahead| ahead.try_recv().ok()).and_then(Ahead::finish);
-        // What does not work is found before the commit.
-        let first = ahead.map_or_else(|| door.connect(&peer), Ok);
-        let mut first = Some(first.map_err(|e| PartError::caused_by("reach the source's memory", e))?);
-        let missing = handler.missing().map_err(|e| PartError::caused_by("see what memory is missing", e))?;
-        pages
-            .begin(&missing, handler.arrivals(), Patience::default(), move || {
-                first.take().map_or_else(|| door.connect(&peer), Ok)
-            })
-            .map_err(|e| PartError::caused_by("start to fetch memory", e))
     }
 
     pub(crate) fn resume(&mut self) -> Result<(), PartError> {
@@ -269,17 +214,23 @@ impl TargetWork {
             self.state = TargetState::Held(held);
             return Err(error);
         }
-        match held.resume(&Limit::within(FREEZE_LIMIT)) {
+        match held.resume(&self.units, &Limit::within(FREEZE_LIMIT)) {
             Ok(running) => {
                 self.state = TargetState::Running(running);
                 Ok(())
             }
-            Err(error) => {
+            Err(NotResumed { error, never_ran: false }) => {
+                // What some of its containers have said cannot be taken back.
+                let why = error.within("some of its containers ran, and others could not").chain();
+                self.state = TargetState::Lost(why.clone());
+                Err(PartError::gone(why))
+            }
+            Err(NotResumed { error, never_ran: true }) => {
                 // Nothing of it is left, so it does not matter if this cannot be noted.
                 if let Err(error) = self.page.write(Mark::Coming) {
                     tracing::warn!(error = error.chain(), "a target that did not run is noted as one that may have");
                 }
-                Err(part("let it run")(error))
+                Err(error)
             }
         }
     }
@@ -295,8 +246,14 @@ impl TargetWork {
     }
 
     fn survives(&self) -> Result<bool, PartError> {
-        godwit_criu::survives_whole(&self.config.env(), &self.workload, &Limit::within(STAGE_LIMIT))
-            .map_err(part("look for its processes"))
+        // All of its containers: one alone is not the workload.
+        for id in self.units.ids() {
+            let survives = godwit_criu::survives_whole(&self.units.env, id, &Limit::within(STAGE_LIMIT));
+            if !survives.map_err(part("look for its processes"))? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     pub(crate) fn settle(&mut self) -> Result<(), PartError> {
@@ -321,22 +278,18 @@ impl TargetWork {
 
     /// Waits until all memory is in place, and makes it an ordinary container.
     fn have_all(&mut self) -> Result<(), PartError> {
-        let ordinary = || part("make it an ordinary container");
         match std::mem::replace(&mut self.state, TargetState::Settled) {
             TargetState::Running(running) => {
-                if let Some(handler) = self.handler.take() {
+                for memory in &self.memory {
                     // What is fetched may have to wait for a link; who waits too long for it gives up by itself.
-                    let within = if self.pages.is_some() { Duration::MAX } else { STAGE_LIMIT };
-                    match handler.wait_filled(within) {
-                        Ok(filled) => tracing::debug!(?filled, "memory is in place"),
-                        Err(error) if self.pages.is_some() => return Err(self.lost(running, handler, error)),
-                        Err(error) => return Err(PartError::caused_by("put all memory in place", error)),
+                    let within = if memory.fetches() { Duration::MAX } else { STAGE_LIMIT };
+                    match memory.wait_filled(within) {
+                        Err(error) if self.fetches() => return Err(self.lost(running, error)),
+                        done => done?,
                     }
                 }
-                if let Some(pages) = self.pages.take() {
-                    pages.stop();
-                }
-                running.finish(&Limit::within(STAGE_LIMIT)).map(drop).map_err(ordinary())
+                self.memory.clear();
+                running.finish(&Limit::within(STAGE_LIMIT))
             }
             TargetState::Lost(why) => {
                 self.state = TargetState::Lost(why.clone());
@@ -345,35 +298,37 @@ impl TargetWork {
             // Another agent has let it run, or has half settled it.
             _ => {
                 self.must_survive()?;
-                godwit_criu::finish_target(&self.config.env(), &self.workload).map_err(ordinary())
+                Fence::take_down_any(&self.units)?;
+                let finish = |id| godwit_criu::finish_target(&self.units.env, id);
+                all_of(self.units.ids().map(finish)).map_err(part("make it an ordinary container"))
             }
         }
     }
 
     /// Nothing is left to be done here but to remember it. What cannot be removed now is not noted as over.
     fn tidy_up_after_loss(&self) {
-        let cleared = self.clear().map_err(part("remove what is left of it"));
+        let cleared = self.clear("remove what is left of it");
         match cleared.and_then(|()| remove_dir(&self.images)) {
             Ok(()) => self.page.close(Mark::Lost),
             Err(error) => tracing::warn!(error = error.chain(), "left behind"),
         }
     }
 
-    fn clear(&self) -> godwit_criu::Result<()> {
-        godwit_criu::clear_target(&self.config.env(), &self.workload, &Limit::within(STAGE_LIMIT))
+    fn clear(&self, why: &'static str) -> Result<(), PartError> {
+        let clear = |id| godwit_criu::clear_target(&self.units.env, id, &Limit::within(STAGE_LIMIT));
+        all_of(self.units.ids().map(clear)).map_err(part(why))?;
+        Fence::take_down_any(&self.units)
     }
 
     /// Pages that nobody has any more: it must not run on with zeroes in their place.
-    fn lost(&mut self, running: RestoredContainer, handler: LazyHandler, error: godwit_pages::Error) -> PartError {
-        drop(running);
-        let limit = Limit::within(STAGE_LIMIT);
-        if let Err(error) = Runc::new(&self.config.env()).delete(&self.workload, true, &limit) {
+    fn lost(&mut self, running: Running, error: PartError) -> PartError {
+        let memory = std::mem::take(&mut self.memory);
+        if let Err(error) = running.end(&self.units) {
             // Its descriptors stay open for ever then, and it stands.
-            tracing::error!(%error, "the incomplete copy could not be ended");
-            std::mem::forget(handler);
+            tracing::error!(error = error.chain(), "the incomplete copy could not be ended");
+            std::mem::forget(memory);
         }
-        self.pages = None;
-        let why = PartError::caused_by("some of its memory was only on the source, and did not come", error).chain();
+        let why = error.within("some of its memory was only on the source, and did not come").chain();
         self.state = TargetState::Lost(why.clone());
         PartError::gone(why)
     }
@@ -401,18 +356,15 @@ impl TargetWork {
             let _ = receiving.result.recv();
         }
         let ended = match std::mem::replace(&mut self.state, TargetState::Empty) {
-            TargetState::Prepared(restore) => restore.cancel().map_err(part("take the target's container away")),
-            TargetState::Held(held) => held.abort().map_err(part("end the target's copy")),
+            TargetState::Prepared(restore) => restore.cancel(),
+            TargetState::Held(held) => held.abort(),
             TargetState::Lost(why) => {
                 self.state = TargetState::Lost(why.clone());
                 return Err(PartError::gone(why));
             }
-            _ => self.clear().map_err(part("end the target's copy")),
+            _ => self.clear("end the target's copy"),
         };
-        if let Some(pages) = self.pages.take() {
-            pages.stop();
-        }
-        self.handler = None;
+        self.memory.clear();
         ended?;
         if let Some(layout) = files::layout(&self.bundle)? {
             self.reset_files(&layout)?;

@@ -9,8 +9,10 @@
 //! A new field keeps old peers working (proto3 ignores what it does not know). What changes the meaning of a step is a new
 //! [`PROTOCOL`].
 
+use godwit_criu::RestorePlan;
 use godwit_migration::{PartError, Told};
 use godwit_model::{Bytes, CopyRound, Strategy};
+use serde::{Deserialize, Serialize};
 
 /// The newest protocol that this side speaks.
 pub(crate) const PROTOCOL: u32 = 1;
@@ -119,6 +121,33 @@ pub(crate) struct StepRequest {
     /// whether it comes.
     #[prost(bool, tag = "7")]
     pub beside: bool,
+}
+
+/// What the target has to know of a workload's containers, as JSON: the one's, which agents of older releases know, or all.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(untagged)]
+pub(crate) enum Plans {
+    Several { containers: Vec<RestorePlan> },
+    One(RestorePlan),
+}
+
+impl Plans {
+    pub(crate) fn of(mut plans: Vec<RestorePlan>) -> Self {
+        if plans.len() == 1 { Self::One(plans.remove(0)) } else { Self::Several { containers: plans } }
+    }
+
+    pub(crate) fn to_json(&self) -> String {
+        serde_json::to_string(self).expect("a plan has only string keys")
+    }
+
+    pub(crate) fn read(text: &str) -> Result<Vec<RestorePlan>, PartError> {
+        let plans = serde_json::from_str(text)
+            .map_err(|e| PartError::caused_by("the source's restore plan is not understood", e))?;
+        Ok(match plans {
+            Self::Several { containers } => containers,
+            Self::One(plan) => vec![plan],
+        })
+    }
 }
 
 /// Where a target awaits its source, and the word by which it knows it.

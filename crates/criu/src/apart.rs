@@ -94,7 +94,9 @@ fn look(containers: &[One<'_>]) -> Result<Vec<Obstacle>> {
         }
     }
     if let Some(container) = containers.iter().find(|container| container.shares_ipc) {
-        let what = |kind| format!("{kind} of System V in the IPC namespace that the containers share, which CRIU cannot carry");
+        let what = |kind| {
+            format!("{kind} of System V in the IPC namespace that the containers share, which CRIU cannot carry")
+        };
         found.extend(system_v(container.init)?.into_iter().map(|kind| obstacle(container.init, what(kind))));
     }
     found.dedup();

@@ -2,6 +2,7 @@
 
 mod support;
 
+use std::io::{Read, Write};
 use std::net::{IpAddr, UdpSocket};
 
 use godwit_net::{Mac, NetError, Netlink, Prefix, Route, Rule};

@@ -36,7 +36,7 @@ pub(crate) struct Contents {
 impl Contents {
     /// The node image with Godwit's program.
     pub(crate) fn of_node_image() -> Self {
-        let layout = Layout { lower: vec![APP_DIR.into(), IMAGE_DIR.into()], volumes: Vec::new() };
+        let layout = Layout { lower: vec![APP_DIR.into(), IMAGE_DIR.into()], volumes: Vec::new(), ..Layout::default() };
         Self { layout, ..Self::default() }
     }
 
@@ -61,7 +61,7 @@ impl Contents {
         let workdir = Some(PathBuf::from(&config.working_dir)).filter(|dir| dir.is_absolute());
         let lower = begin.map_or_else(|| Self::of_node_image().layout.lower, |begin| vec![begin.inside.clone()]);
         Ok(Self {
-            layout: Layout { lower, volumes: workload.volumes.clone() },
+            layout: Layout { lower, volumes: workload.volumes.clone(), ..Layout::default() },
             root,
             args,
             env: env(workload, &config),
