@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io;
+use std::net::SocketAddr;
 use std::os::unix::fs::chown;
 use std::path::{Path, PathBuf};
 
@@ -15,6 +16,7 @@ use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
 use crate::container::PROGRAM;
 use crate::error::TestbedError;
 use crate::images::Begin;
+use crate::network::any_address;
 use crate::node_init::{APP_DIR, IMAGE_DIR};
 
 /// See the module. Paths are the container's, where nothing else is said.
@@ -123,7 +125,7 @@ fn env(workload: &Workload, config: &Config) -> Vec<(String, String)> {
 }
 
 fn counting_service(workload: &Workload) -> Vec<String> {
-    let listen = format!("0.0.0.0:{}", workload.port);
+    let listen = SocketAddr::new(any_address(), workload.port).to_string();
     let (memory, dirty) = (workload.memory.0.to_string(), workload.dirty_rate.0.to_string());
     let args = [PROGRAM, "service", "--listen", &listen, "--memory", &memory, "--dirty-rate", &dirty];
     args.map(str::to_owned).to_vec()

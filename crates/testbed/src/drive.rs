@@ -689,7 +689,10 @@ impl<'scope, 'env> Driver<'scope, 'env, '_> {
     fn finish(mut self, seed: u64, interrupted: bool) -> Run {
         // Nobody will come back for what is held.
         for workload in self.testbed.checkpoints().stopped() {
-            let _ = self.testbed.network().hold.withdraw(self.testbed.network().service(&workload).ip());
+            let network = self.testbed.network();
+            for ip in network.service(&workload).ips() {
+                let _ = network.hold.withdraw(ip);
+            }
         }
         // Whoever waits for a gap that will not be settled any more gets the record without.
         for SettlingCheckpoint { taken, asker, .. } in self.settling_checkpoints.drain(..) {

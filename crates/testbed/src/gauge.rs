@@ -23,7 +23,7 @@ pub(crate) struct Gauge {
     speed: f64,
     duration_s: Option<f64>,
     nodes: Vec<NodeName>,
-    workloads: Vec<(WorkloadName, String)>,
+    workloads: Vec<(WorkloadName, String, Option<String>)>,
     clients: BTreeMap<(UserName, WorkloadName), Client>,
     rtt: BTreeMap<UserName, BTreeMap<NodeName, Rtt>>,
     load: BTreeMap<NodeName, Load>,
@@ -47,7 +47,10 @@ impl Gauge {
         sample_every: Duration,
         clients: BTreeMap<(UserName, WorkloadName), Client>,
     ) -> Self {
-        let address = |name: &WorkloadName| testbed.service_address(name).to_string();
+        let addresses = |name: &WorkloadName| {
+            let v6 = testbed.service_address_v6(name).map(|at| at.to_string());
+            (name.clone(), testbed.service_address(name).to_string(), v6)
+        };
         Self {
             testbed: testbed.name().to_string(),
             scenario: scenario.name.clone(),
@@ -55,7 +58,7 @@ impl Gauge {
             speed,
             duration_s: (!standing).then_some(scenario.duration.as_secs_f64()),
             nodes: scenario.nodes.iter().map(|n| n.name.clone()).collect(),
-            workloads: scenario.workloads.iter().map(|w| (w.name.clone(), address(&w.name))).collect(),
+            workloads: scenario.workloads.iter().map(|w| addresses(&w.name)).collect(),
             clients,
             rtt: BTreeMap::new(),
             load: BTreeMap::new(),
@@ -191,12 +194,13 @@ impl Gauge {
             workloads: self
                 .workloads
                 .iter()
-                .filter_map(|(name, service)| {
+                .filter_map(|(name, service, service_v6)| {
                     Some(LiveWorkload {
                         name: name.clone(),
                         node: placement.get(name)?.clone(),
                         running: !self.gone.contains(name),
                         service: service.clone(),
+                        service_v6: service_v6.clone(),
                         migrating: self.migrating.get(name).cloned(),
                         sent: self.sent.get(name).copied(),
                         decision: self.decisions.get(name).cloned(),

@@ -54,6 +54,9 @@ pub struct LiveWorkload {
     pub running: bool,
     /// Address and port that its users speak to.
     pub service: String,
+    /// The same by IPv6; none where the kernel has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service_v6: Option<String>,
     /// A migration that is under way: where to and in which phase.
     pub migrating: Option<(NodeName, Phase)>,
     /// How much of that migration is sent.

@@ -6,12 +6,15 @@
 //!                        └ backhaul (bridge) ─ node edge1, edge2 …  (state of migrations; no delay)
 //! ```
 //! All routed, no ARP: neighbours are written down beforehand, so that the first packet after a switch waits for nobody.
+//! All of it twice, by IPv4 and by IPv6 (where the kernel has it): the IPv6 address of anything is its IPv4 address behind
+//! `fd67:6f64:7769:7400::`. The nodes' backhaul has IPv4 only.
 //! A delay link has a delay of its own for each user, so the RTT of every pair of user and node is set freely. Every node
 //! has a namespace for every workload with the service address already in it; the gateway's route says who gets the
 //! packets. A user's packets to the service address are held by pointing that route at a [`PacketHold`].
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -24,6 +27,7 @@ use crate::name::{MAX_OF_A_KIND, TestbedName};
 
 /// The default gateway as a service sees it, the same on every node.
 const SERVICE_GATEWAY: Ipv4Addr = Ipv4Addr::new(169, 254, 1, 1);
+const SERVICE_GATEWAY_V6: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
 /// MAC addresses of a service's own end and of the node's end, the same on every node.
 const SERVICE_MAC: Mac = Mac::local(0x5e_0000);
 const SERVICE_GATEWAY_MAC: Mac = Mac::local(0x5e_0001);
@@ -73,12 +77,49 @@ fn v4(address: Ipv4Addr) -> IpAddr {
     IpAddr::V4(address)
 }
 
+/// The same of IPv6, in a prefix of unique local addresses (RFC 4193).
+fn v6(address: Ipv4Addr) -> IpAddr {
+    const PREFIX: Ipv6Addr = Ipv6Addr::new(0xfd67, 0x6f64, 0x7769, 0x7400, 0, 0, 0, 0);
+    Ipv6Addr::from_bits(PREFIX.to_bits() | u128::from(address.to_bits())).into()
+}
+
+/// All addresses of each family that the kernel has.
+pub(crate) fn any_address() -> IpAddr {
+    if has_v6() { Ipv6Addr::UNSPECIFIED.into() } else { Ipv4Addr::UNSPECIFIED.into() }
+}
+
+/// An address of each family that the kernel has.
+fn both(address: Ipv4Addr) -> impl Iterator<Item = IpAddr> {
+    [Some(v4(address)), has_v6().then(|| v6(address))].into_iter().flatten()
+}
+
+fn default_route(ip: IpAddr) -> Route {
+    Route::to(if ip.is_ipv4() { Prefix::default_v4() } else { Prefix::default_v6() })
+}
+
+fn has_v6() -> bool {
+    Path::new("/proc/sys/net/ipv6").exists()
+}
+
+/// A namespace in which nobody speaks but users and services: no link-local addresses, hence no solicitations. For its
+/// devices to come.
+fn new_netns(name: &str) -> Result<Netns> {
+    let netns = Netns::create(name)?;
+    if has_v6() {
+        netns.set_sysctl("net.ipv6.conf.default.addr_gen_mode", "1")?;
+    }
+    Ok(netns)
+}
+
 /// Forwards, and does not mind that packets come and go by different ways.
 fn make_router(netns: &Netns) -> Result<()> {
     netns.set_sysctl("net.ipv4.ip_forward", "1")?;
     for scope in ["all", "default"] {
         netns.set_sysctl(&format!("net.ipv4.conf.{scope}.rp_filter"), "0")?;
         netns.set_sysctl(&format!("net.ipv4.conf.{scope}.send_redirects"), "0")?;
+    }
+    if has_v6() {
+        netns.set_sysctl("net.ipv6.conf.all.forwarding", "1")?;
     }
     Ok(())
 }
@@ -92,10 +133,12 @@ impl Network {
         workloads: &[WorkloadName],
         links: Backend,
     ) -> Result<Self> {
-        let gateway = Netns::create(&name.gateway_netns())?;
+        let gateway = new_netns(&name.gateway_netns())?;
         make_router(&gateway)?;
         let netlink = Netlink::open(&gateway)?;
-        netlink.add_addr("lo", Prefix::host(v4(name.gateway_address())))?;
+        for ip in both(name.gateway_address()) {
+            netlink.add_addr("lo", Prefix::host(ip))?;
+        }
         netlink.add_bridge("backhaul", Mac::local(0xb0_0000))?;
         netlink.set_up("backhaul")?;
         let hold = PacketHold::open(&gateway, "hold")?;
@@ -123,7 +166,7 @@ impl Network {
     }
 
     fn add_user(&mut self, index: usize, user: &UserName) -> Result<()> {
-        let netns = Netns::create(&self.name.user_netns(user))?;
+        let netns = new_netns(&self.name.user_netns(user))?;
         let address = self.name.user_address(index);
         let dev = format!("user{index}");
         let (mac, gateway_mac) = (Mac::local(0x20_0000 + index as u64), Mac::local(0x21_0000 + index as u64));
@@ -132,30 +175,30 @@ impl Network {
         self.netlink.set_up(dev.as_str())?;
         let inside = Netlink::open(&netns)?;
         inside.set_mac("eth0", mac)?;
-        inside.add_addr("eth0", Prefix::host(v4(address)))?;
         inside.set_up("eth0")?;
-        let gateway = v4(self.name.gateway_address());
-        inside.replace_neigh("eth0", gateway, gateway_mac)?;
-        inside.replace_route(&Route::to(Prefix::default_v4()).via(gateway).dev("eth0").onlink())?;
-        self.netlink.replace_neigh(dev.as_str(), v4(address), mac)?;
-        self.netlink.replace_route(&Route::host(v4(address)).dev(dev))?;
+        for (ip, gateway) in both(address).zip(both(self.name.gateway_address())) {
+            inside.add_addr("eth0", Prefix::host(ip))?;
+            inside.replace_neigh("eth0", gateway, gateway_mac)?;
+            inside.replace_route(&default_route(ip).via(gateway).dev("eth0").onlink())?;
+            self.netlink.replace_neigh(dev.as_str(), ip, mac)?;
+            self.netlink.replace_route(&Route::host(ip).dev(dev.as_str()))?;
+        }
         self.users.insert(user.clone(), UserNet { netns, address });
         Ok(())
     }
 
     fn add_node(&mut self, index: usize, node: &NodeName, links: Backend) -> Result<()> {
-        let netns = Netns::create(&self.name.node_netns(node))?;
+        let netns = new_netns(&self.name.node_netns(node))?;
         make_router(&netns)?;
         let (address, backhaul) = (self.name.node_address(index), self.name.backhaul_address(index));
         let uplink_dev = format!("node{index}");
-        let uplink = LinkConfig::new(
-            End::new(&self.gateway, &uplink_dev),
-            End::new(&netns, "uplink").addr(Prefix::host(v4(address))),
-        );
-        let uplink = Link::spawn(uplink, links)?;
-        self.netlink.replace_route(&Route::host(v4(address)).dev(uplink_dev.as_str()))?;
+        let end = both(address).fold(End::new(&netns, "uplink"), |end, ip| end.addr(Prefix::host(ip)));
+        let uplink = Link::spawn(LinkConfig::new(End::new(&self.gateway, &uplink_dev), end), links)?;
         let netlink = Netlink::open(&netns)?;
-        netlink.replace_route(&Route::to(Prefix::default_v4()).dev("uplink").src(v4(address)))?;
+        for ip in both(address) {
+            self.netlink.replace_route(&Route::host(ip).dev(uplink_dev.as_str()))?;
+            netlink.replace_route(&default_route(ip).dev("uplink").src(ip))?;
+        }
 
         let port = format!("back{index}");
         self.netlink.add_veth(&port, "backhaul", &netns)?;
@@ -183,17 +226,20 @@ impl Network {
     /// The namespace of a service on a node, joined to it.
     fn service_place(&self, service: &ServiceNet, workload: &WorkloadName, node: &NodeName) -> Result<Netns> {
         let place = self.node(node);
-        let netns = Netns::create(&self.name.service_netns(node, workload))?;
+        let netns = new_netns(&self.name.service_netns(node, workload))?;
         place.netlink.add_veth(&service.dev, "eth0", &netns)?;
         place.netlink.set_mac(service.dev.as_str(), SERVICE_GATEWAY_MAC)?;
         place.netlink.set_up(service.dev.as_str())?;
         let inside = Netlink::open(&netns)?;
         inside.set_mac("eth0", SERVICE_MAC)?;
-        inside.add_addr("eth0", Prefix::host(v4(service.address)))?;
         inside.set_up("eth0")?;
-        inside.replace_neigh("eth0", v4(SERVICE_GATEWAY), SERVICE_GATEWAY_MAC)?;
-        inside.replace_route(&Route::to(Prefix::default_v4()).via(v4(SERVICE_GATEWAY)).dev("eth0").onlink())?;
-        place.netlink.replace_neigh(service.dev.as_str(), v4(service.address), SERVICE_MAC)?;
+        for ip in service.ips() {
+            let gateway: IpAddr = if ip.is_ipv4() { SERVICE_GATEWAY.into() } else { SERVICE_GATEWAY_V6.into() };
+            inside.add_addr("eth0", Prefix::host(ip))?;
+            inside.replace_neigh("eth0", gateway, SERVICE_GATEWAY_MAC)?;
+            inside.replace_route(&default_route(ip).via(gateway).dev("eth0").onlink())?;
+            place.netlink.replace_neigh(service.dev.as_str(), ip, SERVICE_MAC)?;
+        }
         Ok(netns)
     }
 
@@ -209,8 +255,9 @@ impl Network {
         let index = self.services.len() + slot;
         let service = ServiceNet { address: self.name.service_address(index), dev: format!("svc{index}") };
         let netns = self.service_place(&service, copy, node)?;
-        if let Some(old) = old.filter(|old| *old != service.ip()) {
-            Netlink::open(&netns)?.add_addr("lo", Prefix::host(old))?;
+        if let Some(IpAddr::V4(old)) = old.filter(|old| *old != service.ip()) {
+            let inside = Netlink::open(&netns)?;
+            both(old).try_for_each(|old| inside.add_addr("lo", Prefix::host(old)))?;
         }
         Ok((service, netns))
     }
@@ -222,13 +269,17 @@ impl Network {
 
     /// Nobody leads packets to a copy any more; its devices go with its namespace.
     pub(crate) fn forget_copy(&self, service: &ServiceNet) {
-        let _ = self.netlink.del_route(&Route::host(service.ip()));
+        for ip in service.ips() {
+            let _ = self.netlink.del_route(&Route::host(ip));
+        }
     }
 
     /// Sets how far a user is from a node: half of it either way.
     pub(crate) fn set_rtt(&self, user: &UserName, node: &NodeName, rtt: Rtt) -> Result<()> {
         match (self.users.get(user), self.nodes.get(node)) {
-            (Some(user), Some(node)) => node.uplink.set_peer_delay(v4(user.address), rtt.as_duration() / 2),
+            (Some(user), Some(node)) => {
+                both(user.address).try_for_each(|ip| node.uplink.set_peer_delay(ip, rtt.as_duration() / 2))
+            }
             _ => Ok(()),
         }
     }
@@ -237,8 +288,8 @@ impl Network {
     pub(crate) fn place(&self, workload: &WorkloadName, node: &NodeName) -> Result<()> {
         let service = self.service(workload);
         let place = self.node(node);
-        place.netlink.replace_route(&service.local().route(service.ip()))?;
-        self.netlink.replace_route(&self.towards(node).route(service.ip()))
+        service.lead(&place.netlink, &service.local())?;
+        service.lead(&self.netlink, &self.towards(node))
     }
 
     /// Where the gateway sends what is for a workload on `node`.
@@ -324,9 +375,44 @@ impl NodeNet {
 }
 
 impl ServiceNet {
-    /// Its address.
+    /// Its address, of IPv4.
     pub(crate) fn ip(&self) -> IpAddr {
         v4(self.address)
+    }
+
+    /// The same of IPv6, if the kernel has it.
+    pub(crate) fn ip_v6(&self) -> Option<IpAddr> {
+        self.ips().find(IpAddr::is_ipv6)
+    }
+
+    /// Its addresses, one of each family.
+    pub(crate) fn ips(&self) -> impl Iterator<Item = IpAddr> + use<> {
+        both(self.address)
+    }
+
+    /// Leads its packets there, without a hold.
+    pub(crate) fn lead(&self, netlink: &Netlink, to: &RouteTo) -> Result<()> {
+        self.ips().try_for_each(|ip| netlink.replace_route(&to.route(ip)))
+    }
+
+    /// Holds its packets.
+    pub(crate) fn capture(&self, hold: &PacketHold) -> Result<()> {
+        self.ips().try_for_each(|ip| hold.capture(ip))
+    }
+
+    /// Holds those that ask for a new connection; all others go there.
+    pub(crate) fn capture_connects(&self, hold: &PacketHold, to: &RouteTo) -> Result<()> {
+        self.ips().try_for_each(|ip| hold.capture_connects(ip, to))
+    }
+
+    /// Lets its packets flow there, those that were held first.
+    pub(crate) fn release(&self, hold: &PacketHold, to: &RouteTo) -> Result<()> {
+        self.ips().try_for_each(|ip| hold.release(ip, to).map(drop))
+    }
+
+    /// What `early` has held goes before what `late` has.
+    pub(crate) fn put_before(&self, early: &PacketHold, late: &PacketHold) -> Result<()> {
+        self.ips().try_for_each(|ip| late.prepend(ip, early.take(ip)?))
     }
 
     /// Where a node sends what is for its own copy.

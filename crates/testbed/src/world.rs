@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
-use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -15,7 +15,7 @@ use godwit_control::Order;
 use godwit_criu::Limit;
 use godwit_migration::{Cancel, Ended, Entry, Parts, Progress, Request, Retries, SqliteJournal, migrate, recover};
 use godwit_model::{Bytes, NodeName, Outcome, StrategyChoice, UserName, WorkloadKind, WorkloadName};
-use godwit_net::Backend;
+use godwit_net::{Backend, SockDiag};
 use godwit_scenario::Scenario;
 use godwit_transport::Authority;
 
@@ -244,7 +244,13 @@ impl Testbed {
     fn wait_until_it_listens(&self, container: &Container, node: &NodeName, stop: &Stop) -> Result<()> {
         let address = self.service_address(&container.name);
         let deadline = Instant::now() + START_PATIENCE;
+        // A kernel that cannot list sockets has no answer about datagrams, and TCP decides.
+        let sockets = SockDiag::open(self.network.service_netns(node, &container.name)).ok();
+        let takes_datagrams = || sockets.as_ref().is_some_and(|all| all.has_udp(address.port()).unwrap_or(false));
         loop {
+            if takes_datagrams() {
+                return Ok(());
+            }
             let connected =
                 self.network.gateway().enter(|| TcpStream::connect_timeout(&address, Duration::from_secs(1)))?;
             let Err(error) = connected else { return Ok(()) };
@@ -257,8 +263,8 @@ impl Testbed {
                     workload: container.name.clone(),
                     node: node.clone(),
                     why: format!(
-                        "it runs, but does not accept TCP connections at {address} within {} s ({error}); \
-                         does it listen on 0.0.0.0 and port {}?",
+                        "it runs, but neither accepts TCP connections nor takes datagrams at {address} within {} s ({error}); \
+                         does it listen on 0.0.0.0 or [::], and port {}?",
                         START_PATIENCE.as_secs(),
                         address.port()
                     ),
@@ -292,7 +298,7 @@ impl Testbed {
             released: None,
             place: self.network.open_service_netns(&order.from, &order.workload),
             fenced: false,
-            orphans: None,
+            orphans: Vec::new(),
         };
         let mut journal = JournalOf(&self.journal);
         let request = Request {
@@ -360,10 +366,15 @@ impl Testbed {
         self.placement.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The address and port of a workload.
+    /// The address and port of a workload, by IPv4.
     pub fn service_address(&self, workload: &WorkloadName) -> SocketAddr {
-        let address = self.network.service(workload).address;
-        SocketAddr::new(IpAddr::V4(address), self.containers[workload].port)
+        SocketAddr::new(self.network.service(workload).ip(), self.containers[workload].port)
+    }
+
+    /// The same by IPv6, if the kernel has it.
+    pub fn service_address_v6(&self, workload: &WorkloadName) -> Option<SocketAddr> {
+        let ip = self.network.service(workload).ip_v6()?;
+        Some(SocketAddr::new(ip, self.containers[workload].port))
     }
 
     pub(crate) fn container(&self, workload: &WorkloadName) -> &Container {

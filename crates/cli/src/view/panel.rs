@@ -207,6 +207,7 @@ mod tests {
                 name: WorkloadName::new("video").unwrap(),
                 node: NodeName::new("edge2").unwrap(),
                 service: "10.0.0.1:5555".into(),
+                service_v6: None,
                 running: true,
                 migrating: None,
                 sent: None,

@@ -2,8 +2,11 @@
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::TcpStream;
-use std::thread;
+use std::net::{SocketAddr, TcpStream, UdpSocket};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use nix::sched::{CloneFlags, setns};
 
@@ -35,6 +38,23 @@ pub fn echo(first: &str) -> String {
     scenario(&["perl", "-e", &format!("{first}\n{ECHO}")])
 }
 
+/// Where a workload or copy is reached.
+fn address(bed: &Bed, workload: &str, field: &str) -> SocketAddr {
+    let status = bed.status();
+    let found = status["workloads"].as_array().expect("a list").iter().find(|w| w["name"] == workload);
+    found.expect("it is there")[field].as_str().and_then(|text| text.parse().ok()).expect("an address")
+}
+
+/// What `open` makes in the user's namespace.
+fn of_the_user<T: Send + 'static>(bed: &Bed, open: impl FnOnce() -> T + Send + 'static) -> T {
+    let netns = format!("/run/netns/godwit.{}.user.car", bed.name());
+    let opened = thread::spawn(move || {
+        setns(File::open(netns).expect("the user is there"), CloneFlags::CLONE_NEWNET).expect("we are root");
+        open()
+    });
+    opened.join().expect("it opens")
+}
+
 /// A connection of the user's to the service.
 #[derive(Debug)]
 pub struct Client {
@@ -50,16 +70,17 @@ impl Client {
 
     /// The same to any workload or copy, which has answered so often before.
     pub fn connect_to(bed: &Bed, workload: &str, answers: u64) -> Self {
-        let status = bed.status();
-        let found = status["workloads"].as_array().expect("a list").iter().find(|w| w["name"] == workload);
-        let address = found.expect("it is there")["service"].as_str().expect("an address");
-        let address: std::net::SocketAddr = address.parse().expect("an address");
-        let netns = format!("/run/netns/godwit.{}.user.car", bed.name());
-        let stream = thread::spawn(move || {
-            setns(File::open(netns).expect("the user is there"), CloneFlags::CLONE_NEWNET).expect("we are root");
-            until("a connection", || TcpStream::connect_timeout(&address, PATIENCE).ok())
-        });
-        let stream = stream.join().expect("it connects");
+        Self::connect_at(bed, address(bed, workload, "service"), answers)
+    }
+
+    /// The same to the workload by IPv6.
+    pub fn connect_by_v6(bed: &Bed, answers: u64) -> Self {
+        Self::connect_at(bed, address(bed, "app", "service_v6"), answers)
+    }
+
+    fn connect_at(bed: &Bed, address: SocketAddr, answers: u64) -> Self {
+        let stream =
+            of_the_user(bed, move || until("a connection", || TcpStream::connect_timeout(&address, PATIENCE).ok()));
         stream.set_read_timeout(Some(PATIENCE)).expect("a time");
         Self { stream: BufReader::new(stream), answers }
     }
@@ -111,5 +132,66 @@ impl Client {
         self.stream.read_line(&mut line).expect("the connection lives");
         self.answers += 1;
         assert_eq!(line, format!("{} hello\n", self.answers));
+    }
+}
+
+/// Numbered datagrams of the user's to the service, about 500 a second, and what came back.
+#[derive(Debug)]
+pub struct Datagrams {
+    sender: JoinHandle<u32>,
+    receiver: JoinHandle<Vec<u32>>,
+    ends: Arc<AtomicBool>,
+    answered: Arc<AtomicU32>,
+}
+
+impl Datagrams {
+    /// From one socket, from now on.
+    pub fn start(bed: &Bed) -> Self {
+        let address = address(bed, "app", "service");
+        let socket = of_the_user(bed, move || {
+            let socket = UdpSocket::bind("0.0.0.0:0").expect("a socket");
+            socket.connect(address).expect("a way");
+            socket
+        });
+        socket.set_read_timeout(Some(Duration::from_secs(3))).expect("a time");
+        let (ends, answered) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU32::new(0)));
+        let sender = {
+            let (socket, ends) = (socket.try_clone().expect("a descriptor"), Arc::clone(&ends));
+            thread::spawn(move || {
+                let mut sent = 0u32;
+                while !ends.load(Ordering::Relaxed) {
+                    socket.send(&sent.to_be_bytes()).expect("it is sent");
+                    sent += 1;
+                    thread::sleep(Duration::from_millis(2));
+                }
+                sent
+            })
+        };
+        let (count, done) = (Arc::clone(&answered), Arc::clone(&ends));
+        let receiver = thread::spawn(move || {
+            let (mut got, mut buffer) = (Vec::new(), [0; 4]);
+            loop {
+                match socket.recv(&mut buffer) {
+                    Ok(_) => got.push(u32::from_be_bytes(buffer)),
+                    // Nothing for seconds, and no more to come.
+                    Err(_) if done.load(Ordering::Relaxed) => return got,
+                    Err(_) => {}
+                }
+                count.store(got.len() as u32, Ordering::Relaxed);
+            }
+        });
+        Self { sender, receiver, ends, answered }
+    }
+
+    /// Waits for a hundred further answers.
+    pub fn until_more_are_answered(&self) {
+        let before = self.answered.load(Ordering::Relaxed);
+        until("answers", || (self.answered.load(Ordering::Relaxed) > before + 100).then_some(()));
+    }
+
+    /// How many were sent, and which came back, in their order.
+    pub fn finish(self) -> (u32, Vec<u32>) {
+        self.ends.store(true, Ordering::Relaxed);
+        (self.sender.join().expect("it sends"), self.receiver.join().expect("it receives"))
     }
 }

@@ -33,6 +33,8 @@ fn main() -> ExitCode {
         migrate::the_container_is_an_ordinary_one_of_its_new_node,
         migrate::a_foreign_service_moves_with_its_state_and_its_connections,
         migrate::a_connection_that_was_closed_before_the_move_is_not_reset,
+        migrate::a_connection_by_ipv6_moves,
+        migrate::no_datagram_is_lost_and_none_is_overtaken,
         migrate::pre_copy_sends_memory_while_the_service_runs,
         migrate::post_copy_lets_it_run_before_all_its_memory_is_there,
         migrate::two_workloads_pass_each_other,

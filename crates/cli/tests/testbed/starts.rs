@@ -35,7 +35,7 @@ pub fn a_workload_that_does_not_listen_is_told() {
     let bed = Bed::none();
     let file = bed.file("scenario.yaml", &scenario(&["perl", "-e", listen]));
     let ran = bed.call_up(&[file.to_str().unwrap()]).fails(1).says("workload app does not start on a: ");
-    ran.says("does not accept TCP connections at 10.").says("port 5555");
+    ran.says("neither accepts TCP connections nor takes datagrams at 10.").says("port 5555");
     left::assert_nothing(bed.name());
 }
 

@@ -104,6 +104,7 @@ impl Registry {
             node: copy.node.clone(),
             running: copy.container.is_running(node(&copy.node)),
             service: SocketAddr::new(copy.service.ip(), copy.container.port).to_string(),
+            service_v6: copy.service.ip_v6().map(|ip| SocketAddr::new(ip, copy.container.port).to_string()),
             migrating: None,
             sent: None,
             decision: None,

@@ -187,11 +187,9 @@ impl Job<'_> {
                 return Err(error);
             }
         };
-        let routed = self
-            .net
-            .netlink
-            .replace_route(&service.local().route(service.ip()))
-            .and_then(|()| network.netlink.replace_route(&network.towards(self.node.name()).route(service.ip())));
+        let routed = service
+            .lead(&self.net.netlink, &service.local())
+            .and_then(|()| service.lead(&network.netlink, &network.towards(self.node.name())));
         routed.map_err(net("lead packets to it"))?;
         self.settle(running);
         let at = SocketAddr::new(service.ip(), container.port).to_string();
@@ -229,24 +227,24 @@ impl Job<'_> {
         let old_place = self.testbed.placement()[name].clone();
         // What runc still knows of it, where it ended by itself.
         container.delete(&self.testbed.node(&old_place).env()).map_err(part("remove what is left of it"))?;
-        network.hold.capture(service.ip()).map_err(net("hold its packets"))?;
+        service.capture(&network.hold).map_err(net("hold its packets"))?;
         let brought = self.itself(container, &service, connections);
         let (running, notes) = match brought {
             Ok(brought) => brought,
             Err(error) => {
                 if held_for.is_none() {
-                    let back = network.hold.release(service.ip(), &network.towards(&old_place));
+                    let back = service.release(&network.hold, &network.towards(&old_place));
                     back.map_err(net("give its packets back"))?;
                 }
                 return Err(error);
             }
         };
-        let released = network.hold.release(service.ip(), &network.towards(self.node.name()));
+        let released = service.release(&network.hold, &network.towards(self.node.name()));
         released.map_err(net("let its packets flow"))?;
         self.settle(running);
         if old_place != *self.node.name() {
             let old = network.node(&old_place);
-            let onwards = old.netlink.replace_route(&old.back_to_gateway().route(service.ip()));
+            let onwards = service.lead(&old.netlink, &old.back_to_gateway());
             onwards.map_err(net("send stragglers on"))?;
         }
         registry.runs_again(name);
@@ -261,8 +259,7 @@ impl Job<'_> {
         service: &ServiceNet,
         connections: Connections,
     ) -> Result<(RestoredContainer, Vec<String>), NotDone> {
-        let local = service.local().route(service.ip());
-        self.net.netlink.replace_route(&local).map_err(net("the node's route to it"))?;
+        service.lead(&self.net.netlink, &service.local()).map_err(net("the node's route to it"))?;
         let netns = self.testbed.network().service_netns(self.node.name(), &container.name);
         let own_spec = self.node.host_path(container.bundle().join("config.json"));
         let before = fs::read(&own_spec).ok();

@@ -68,7 +68,7 @@ pub(crate) fn take(
         released: None,
         place: testbed.network().open_service_netns(&subject.at, &subject.container.name),
         fenced: false,
-        orphans: None,
+        orphans: Vec::new(),
     };
     let began = Instant::now();
     let layer = scratch.0.join("rootfs-diff.tar");

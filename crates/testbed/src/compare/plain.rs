@@ -151,9 +151,9 @@ pub(crate) fn plain_move(
     for path in dirs.as_flattened() {
         fs::create_dir_all(path).map_err(|source| TestbedError::File { what: "make", path: path.clone(), source })?;
     }
-    target_net.netlink.replace_route(&service.local().route(service.ip()))?;
-    source_net.hold.capture(service.ip())?;
-    network.hold.capture(service.ip())?;
+    service.lead(&target_net.netlink, &service.local())?;
+    service.capture(&source_net.hold)?;
+    service.capture(&network.hold)?;
 
     let start = Instant::now();
     let mut serving: Option<Serving> = None;
@@ -174,10 +174,10 @@ pub(crate) fn plain_move(
         }
     }
     let restored = Instant::now();
-    network.hold.prepend(service.ip(), source_net.hold.take(service.ip())?)?;
-    network.hold.release(service.ip(), &network.towards(to))?;
+    service.put_before(&source_net.hold, &network.hold)?;
+    service.release(&network.hold, &network.towards(to))?;
     let end = Instant::now();
-    source_net.hold.release(service.ip(), &source_net.back_to_gateway())?;
+    service.release(&source_net.hold, &source_net.back_to_gateway())?;
     testbed.placement().insert(workload.clone(), to.clone());
     let drained = serving.map(|serving| serving.drained(&ends)).transpose()?;
 

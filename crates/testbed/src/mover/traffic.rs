@@ -1,19 +1,29 @@
 //! The service address: who gets its packets.
 
+use std::net::IpAddr;
+use std::thread;
+use std::time::{Duration, Instant};
+
 use godwit_migration::{PartError, Side, Traffic};
-use godwit_net::{Hop, NetError, Netns, OrphanPath, RouteTo, Rule};
+use godwit_net::{Hop, NetError, Netns, OrphanPath, RouteTo, Rule, SockDiag};
 
 use super::door;
 use crate::network::{Network, NodeNet, ServiceNet};
 
 /// Before the holds' own rules.
 const FENCE_PRIORITY: u32 = 50;
+/// How long a service that is not frozen yet may take for the datagrams that it has got.
+const READ_PATIENCE: Duration = Duration::from_millis(20);
 
 fn net(what: &'static str) -> impl FnOnce(NetError) -> PartError {
     move |e| PartError::caused_by(what, e)
 }
 
-/// The service address.
+fn not_led(error: &NetError) {
+    tracing::warn!(%error, "connections that are being closed may be reset");
+}
+
+/// The service address, of each family.
 pub(crate) struct TrafficSide<'a> {
     pub(crate) network: &'a Network,
     pub(crate) service: &'a ServiceNet,
@@ -27,54 +37,64 @@ pub(crate) struct TrafficSide<'a> {
     /// The service's namespace on the source.
     pub(crate) place: Result<Netns, NetError>,
     pub(crate) fenced: bool,
-    /// The way of connections that the service has closed, which no dump has.
-    pub(crate) orphans: Option<OrphanPath>,
+    /// The ways of connections that the service has closed, which no dump has.
+    pub(crate) orphans: Vec<OrphanPath>,
 }
 
 impl TrafficSide<'_> {
     /// The workload has ended and may come back: what is for it is held at the gateway, and nowhere else.
     pub(crate) fn park(&mut self) -> Result<(), PartError> {
-        let ip = self.service.ip();
-        let caught = self.from.hold.take(ip).map_err(net("take what was on its way"))?;
-        self.network.hold.prepend(ip, caught).map_err(net("hold what was on its way"))?;
+        self.service.put_before(&self.from.hold, &self.network.hold).map_err(net("hold what was on its way"))?;
         self.unfence()?;
         self.keep_orphans();
         let on = self.from.back_to_gateway();
-        self.from.hold.release(ip, &on).map(drop).map_err(net("send stragglers back to the gateway"))
+        self.service.release(&self.from.hold, &on).map_err(net("send stragglers back to the gateway"))
     }
 
     /// A failure is told, no more: it would reset connections that are over for the service.
     fn lead_orphans(&mut self) {
-        let ip = self.service.ip();
         let hops = || {
             Ok(vec![
                 Hop::new(self.network.gateway(), self.towards_source.clone())?,
                 Hop::new(&self.from.netns, self.service.local())?.let_out(&self.service.dev),
             ])
         };
-        let led = match &self.place {
-            Ok(place) => OrphanPath::lead(place, ip, hops),
-            Err(error) => return tracing::warn!(%error, "connections that are being closed may be reset"),
-        };
-        match led {
-            Ok(path) => self.orphans = Some(path),
-            Err(error) => tracing::warn!(%error, "connections that are being closed may be reset"),
+        let Ok(place) = self.place.as_ref().inspect_err(|error| not_led(error)) else { return };
+        let led = self.service.ips().map(|ip| OrphanPath::lead(place, ip, hops));
+        self.orphans = led.filter_map(|path| path.inspect_err(not_led).ok()).collect();
+    }
+
+    /// CRIU drops the datagrams that a service has not read yet. None come any more, so a moment is enough; a service
+    /// that does not read for so long loses them.
+    fn let_it_read(&self) {
+        let begun = Instant::now();
+        let Some(diag) = self.place.as_ref().ok().and_then(|place| SockDiag::open(place).ok()) else { return };
+        while diag.unread_datagrams().is_ok_and(|bytes| bytes > 0) {
+            if begun.elapsed() > READ_PATIENCE {
+                return tracing::warn!("datagrams that the service has not read are lost in the move");
+            }
+            thread::sleep(Duration::from_micros(200));
         }
     }
 
     fn keep_orphans(&mut self) {
-        if let Some(path) = self.orphans.take() {
-            self.network.keep_orphans(path);
-        }
+        self.orphans.drain(..).for_each(|path| self.network.keep_orphans(path));
     }
 
-    fn fence_rule(&self) -> Rule {
-        Rule::drop_v4(FENCE_PRIORITY).iif(&self.service.dev)
+    fn fence_rules(&self) -> impl Iterator<Item = Rule> + use<> {
+        let of = |ip: IpAddr| if ip.is_ipv4() { Rule::drop_v4 } else { Rule::drop_v6 };
+        let dev = self.service.dev.clone();
+        self.service.ips().map(move |ip| of(ip)(FENCE_PRIORITY).iif(&dev))
     }
 
     fn unfence(&mut self) -> Result<(), PartError> {
         if self.fenced {
-            self.from.netlink.del_rule(&self.fence_rule()).map_err(net("take the source's fence away"))?;
+            for rule in self.fence_rules() {
+                match self.from.netlink.del_rule(&rule) {
+                    Err(e) if !e.is_not_found() => return Err(net("take the source's fence away")(e)),
+                    _ => {}
+                }
+            }
             self.fenced = false;
         }
         Ok(())
@@ -83,47 +103,48 @@ impl TrafficSide<'_> {
 
 impl Traffic for TrafficSide<'_> {
     fn stage(&mut self) -> Result<(), PartError> {
-        let ip = self.service.ip();
-        self.to.netlink.replace_route(&self.service.local().route(ip)).map_err(net("the target's route to its copy"))
+        self.service.lead(&self.to.netlink, &self.service.local()).map_err(net("the target's route to its copy"))
     }
 
     fn close_the_door(&mut self) -> Result<(), PartError> {
         let Some(inside) = self.inside else { return Ok(()) };
-        let ip = self.service.ip();
-        let closed = self.from.hold.capture_connects(ip, &self.service.local());
+        let closed = self.service.capture_connects(&self.from.hold, &self.service.local());
         closed.map_err(net("hold new connections at the source"))?;
-        door::wait_until_nobody_stands_in_it(inside).map_err(net("look at the service's connections"))
+        door::wait_until_nobody_stands_in_it(inside);
+        Ok(())
     }
 
     /// At the node first, which catches what is under way to it; then at the gateway.
     fn hold(&mut self) -> Result<(), PartError> {
-        let ip = self.service.ip();
-        self.from.hold.capture(ip).map_err(net("hold packets at the source"))?;
-        self.network.hold.capture(ip).map_err(net("hold packets at the gateway"))
+        self.service.capture(&self.from.hold).map_err(net("hold packets at the source"))?;
+        self.service.capture(&self.network.hold).map_err(net("hold packets at the gateway"))?;
+        self.let_it_read();
+        Ok(())
     }
 
     /// Drops what comes out of the service's namespace on the source, but for connections that are no longer the service's.
     fn fence(&mut self) -> Result<(), PartError> {
-        self.from.netlink.add_rule(&self.fence_rule()).map_err(net("fence the source in"))?;
-        self.fenced = true;
+        for rule in self.fence_rules() {
+            self.fenced = true;
+            self.from.netlink.add_rule(&rule).map_err(net("fence the source in"))?;
+        }
         self.lead_orphans();
         Ok(())
     }
 
     fn release(&mut self, to: Side) -> Result<(), PartError> {
-        let ip = self.service.ip();
+        let (service, gateway) = (self.service, &self.network.hold);
         match to {
             Side::Target => {
-                let caught = self.from.hold.take(ip).map_err(net("take what was on its way"))?;
-                self.network.hold.prepend(ip, caught).map_err(net("replay what was on its way"))?;
-                self.network.hold.release(ip, &self.towards_target).map_err(net("switch the gateway's route"))?;
+                service.put_before(&self.from.hold, gateway).map_err(net("replay what was on its way"))?;
+                service.release(gateway, &self.towards_target).map_err(net("switch the gateway's route"))?;
                 self.keep_orphans();
             }
             Side::Source => {
                 self.unfence()?;
-                self.orphans = None;
-                self.from.hold.release(ip, &self.service.local()).map_err(net("give packets back to the source"))?;
-                self.network.hold.release(ip, &self.towards_source).map_err(net("switch the gateway's route back"))?;
+                self.orphans.clear();
+                service.release(&self.from.hold, &service.local()).map_err(net("give packets back to the source"))?;
+                service.release(gateway, &self.towards_source).map_err(net("switch the gateway's route back"))?;
             }
         }
         self.released = Some(to);
@@ -132,12 +153,11 @@ impl Traffic for TrafficSide<'_> {
 
     /// Stragglers on their way to the source go back to the gateway, which knows better now.
     fn drain(&mut self) -> Result<(), PartError> {
-        let ip = self.service.ip();
         if self.released != Some(Side::Target) {
             return Ok(());
         }
         self.unfence()?;
         let on = self.from.back_to_gateway();
-        self.from.hold.release(ip, &on).map(drop).map_err(net("send stragglers on"))
+        self.service.release(&self.from.hold, &on).map_err(net("send stragglers on"))
     }
 }
