@@ -49,5 +49,5 @@ mod tree;
 mod units;
 
 pub use problem::{Problem, ScenarioError};
-pub use scenario::{Control, Node, PolicySpec, Probe, Scenario, Stress, User, Workload};
+pub use scenario::{Container, Control, Node, PolicySpec, Probe, Scenario, Stress, User, Workload};
 pub use trajectory::{Ramp, Trajectory};

@@ -2,6 +2,7 @@
 //! another.
 
 mod checks;
+mod containers;
 mod contents;
 mod parts;
 mod policy;

@@ -84,8 +84,25 @@ pub struct Workload {
     pub memory: Bytes,
     /// How much of that it writes anew in a second. Default 0.
     pub dirty_rate: Bytes,
+    /// Its host name; none: the node's, or the workload's if it is of several containers.
+    pub hostname: Option<String>,
+    /// Directories that several containers have in common, as plain absolute paths: each that names one among its own volumes
+    /// has it.
+    pub volumes: Vec<PathBuf>,
+    /// What it is made of: one container without a name, or several with names of their own.
+    pub containers: Vec<Container>,
+}
+
+/// A container of a workload.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Container {
+    /// Its name, the form of a [`NodeName`], no other container's of the workload; none: it is the whole workload.
+    pub name: Option<String>,
     /// What runs in it; empty: what its image says, or without an image the built-in counting service.
     pub command: Vec<String>,
+    /// Arguments after the command, or in the place of the image's own.
+    pub args: Vec<String>,
     /// Its root file system: a directory, tar, OCI layout or OCI archive. Relative paths of the file are joined to the
     /// file's directory. None: the node image's.
     pub image: Option<PathBuf>,
@@ -95,11 +112,23 @@ pub struct Workload {
     pub user: Option<String>,
     /// Where it is started, an absolute path in the container; none: what its image says, else `/`.
     pub workdir: Option<PathBuf>,
-    /// Its host name; none: the node's.
-    pub hostname: Option<String>,
     /// Directories of the container, as plain absolute paths, that are kept apart from its root file system and move with
     /// it. None is within another.
     pub volumes: Vec<PathBuf>,
+}
+
+impl Workload {
+    /// Whether it is of several containers, or of one with a name of its own, which is the same.
+    pub fn is_several(&self) -> bool {
+        self.containers.iter().any(|container| container.name.is_some())
+    }
+}
+
+impl Container {
+    /// Whether it is the built-in counting service.
+    pub fn is_counting(&self) -> bool {
+        self.command.is_empty() && self.image.is_none()
+    }
 }
 
 /// A phase of load on a node, active in `from..until()`.

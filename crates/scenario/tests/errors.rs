@@ -75,6 +75,14 @@ told! {
     no_environment: with("port: 5555", "env: { A: 1, B: , C: [x], '': y, A: 2 }");
     environment_of_no_map: with("port: 5555", "env: [A=1]");
     bad_hostname: with("port: 5555", "hostname: my_host");
+    args_of_nothing: with("port: 5555", "args: [--fast]");
+    no_containers: with("port: 5555", "containers: []");
+    containers_beside_fields_of_one: with("port: 5555", "image: a.tar, env: { A: 1 }, containers: [ { name: web } ]");
+    containers_that_are_alike: with("port: 5555",
+        "containers: [ { name: web, command: [a] }, { name: web }, { name: db }, { nmae: x } ]");
+    a_volume_of_no_container: with("port: 5555",
+        "volumes: [/srv/data, /var/x], containers: [ { name: web, volumes: [/srv/data, /srv] } ]");
+    a_vm_of_containers: with("port: 5555", "kind: vm, containers: [ { name: web } ]");
     list_expected: with("users: [phone]", "users: phone");
     no_value: with("rtt_bound: 26ms", "rtt_bound:");
     too_late: error(&(GOOD.replace("from: 0s", "from: 2m") + "duration: 90s\n"));
@@ -98,16 +106,16 @@ fn what_a_container_is_made_of() {
                   volumes: [/srv/data, /var/lib/x]";
     let text = GOOD.replace("port: 5555", fields);
     let web = &Scenario::parse(&text, "scenarios/walk.yaml").unwrap().workloads[0];
-    assert_eq!(web.image.as_deref(), Some(Path::new("scenarios/img/web.tar")));
-    let env: Vec<_> = web.env.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
+    assert_eq!(web.containers[0].image.as_deref(), Some(Path::new("scenarios/img/web.tar")));
+    let env: Vec<_> = web.containers[0].env.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
     assert_eq!(env, [("A", "b"), ("PORT", "80")]);
-    assert_eq!((web.user.as_deref(), web.hostname.as_deref()), (Some("www:8"), Some("web")));
-    assert_eq!(web.workdir.as_deref(), Some(Path::new("/srv")));
-    assert_eq!(web.volumes, [Path::new("/srv/data"), Path::new("/var/lib/x")]);
+    assert_eq!((web.containers[0].user.as_deref(), web.hostname.as_deref()), (Some("www:8"), Some("web")));
+    assert_eq!(web.containers[0].workdir.as_deref(), Some(Path::new("/srv")));
+    assert_eq!(web.containers[0].volumes, [Path::new("/srv/data"), Path::new("/var/lib/x")]);
 
     let absolute = GOOD.replace("port: 5555", "image: /img/web");
     let absolute = Scenario::parse(&absolute, "scenarios/walk.yaml").unwrap();
-    assert_eq!(absolute.workloads[0].image.as_deref(), Some(Path::new("/img/web")));
+    assert_eq!(absolute.workloads[0].containers[0].image.as_deref(), Some(Path::new("/img/web")));
 }
 
 #[test]

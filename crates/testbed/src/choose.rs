@@ -2,7 +2,6 @@
 
 mod weigh;
 
-use std::fs;
 use std::io::{Read, Write};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -45,9 +44,7 @@ pub(crate) fn choose(
     if let Err(why) = godwit_memory::supported() {
         return chosen(Strategy::StopCopy, format!("memory cannot be tracked here: {why}"));
     }
-    let group = container.cgroup(node).dirs().swap_remove(0).join("cgroup.procs");
-    let pids = fs::read_to_string(group).unwrap_or_default();
-    let pids: Vec<i32> = pids.lines().filter_map(|pid| pid.parse().ok()).collect();
+    let pids = container.pids(node);
     for pid in &pids {
         match godwit_memory::hazards(*pid) {
             Ok(hazards) => {

@@ -4,13 +4,14 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use godwit_agent::{Layout, Root, container_id};
 use godwit_criu::{Limit, NodeEnv, Runc, Spec, Status, Streams};
 use godwit_model::{Bytes, NodeName, WorkloadName};
 use godwit_scenario::Workload;
 
 use crate::contents::Contents;
 use crate::error::TestbedError;
-use crate::images::Begin;
+use crate::images::Images;
 use crate::network::Network;
 use crate::node::Node;
 use crate::node_init::STATE_DIR;
@@ -22,32 +23,93 @@ const FILL_PATIENCE: Duration = Duration::from_secs(300);
 /// Where Godwit's program is in a container.
 pub(crate) const PROGRAM: &str = "/usr/local/bin/godwit";
 
-/// What all nodes agree upon about a workload.
+/// What all nodes agree upon about a workload: mostly one container, of its name.
 #[derive(Debug, Clone)]
 pub(crate) struct Container {
     pub(crate) name: WorkloadName,
     pub(crate) port: u16,
     pub(crate) memory: Bytes,
-    /// Whether it is the counting service, which Godwit's clients can measure.
+    /// Whether it is the counting service, or has it in it, which Godwit's clients can measure.
     pub(crate) is_counting: bool,
-    pub(crate) contents: Contents,
+    /// Of several containers: the host name that they have.
+    hostname: String,
+    pub(crate) layout: Layout,
+    parts: Vec<Part>,
+}
+
+/// One container of it.
+#[derive(Debug, Clone)]
+struct Part {
+    /// As runc knows it.
+    id: String,
+    /// In the bundle of the workload.
+    dir: PathBuf,
+    contents: Contents,
+    /// Which of the layout's volumes it has.
+    volumes: Vec<usize>,
 }
 
 impl Container {
-    /// With the image that it begins with; none: the node image, whose root file system on the host is `node_image`.
-    pub(crate) fn new(workload: &Workload, begin: Option<&Begin>, node_image: &Path) -> Result<Self, TestbedError> {
+    /// With the images that its containers begin with; none: the node image, whose root file system on the host is `node_image`.
+    pub(crate) fn new(workload: &Workload, images: &Images, node_image: &Path) -> Result<Self, TestbedError> {
+        let mut layout = Layout { volumes: workload.volumes.clone(), ..Layout::default() };
+        let mut parts = Vec::new();
+        for container in &workload.containers {
+            let begin = images.of(container.image.as_deref());
+            let contents = Contents::of(workload, container, begin, node_image)?;
+            let lower = contents.lower.clone();
+            let (id, dir) = match &container.name {
+                None => (workload.name.to_string(), PathBuf::new()),
+                Some(name) => (container_id(workload.name.as_str(), name), Layout::place_of(name)),
+            };
+            match &container.name {
+                None => layout.lower = lower,
+                Some(name) => layout.containers.push(Root { name: name.clone(), lower }),
+            }
+            let volumes = container.volumes.iter().map(|inside| {
+                // What they have in common is the workload's.
+                let common = workload.volumes.iter().position(|volume| volume == inside);
+                common.unwrap_or_else(|| {
+                    layout.volumes.push(inside.clone());
+                    layout.volumes.len() - 1
+                })
+            });
+            parts.push(Part { id, dir, contents, volumes: volumes.collect() });
+        }
         Ok(Self {
             name: workload.name.clone(),
             port: workload.port,
             memory: workload.memory,
-            is_counting: workload.command.is_empty() && begin.is_none(),
-            contents: Contents::of(workload, begin, node_image)?,
+            is_counting: workload.containers.iter().any(godwit_scenario::Container::is_counting),
+            hostname: workload.hostname.clone().unwrap_or_else(|| workload.name.to_string()),
+            layout,
+            parts,
         })
     }
 
     /// A restored checkpoint beside the testbed's workloads; its program is the checkpoint's.
-    pub(crate) fn of_checkpoint(name: &WorkloadName, port: u16, memory: Bytes, contents: Contents) -> Self {
-        Self { name: name.clone(), port, memory, is_counting: false, contents }
+    pub(crate) fn of_checkpoint(
+        name: &WorkloadName,
+        port: u16,
+        memory: Bytes,
+        contents: Contents,
+        volumes: Vec<PathBuf>,
+    ) -> Self {
+        let (id, dir) = (name.to_string(), PathBuf::new());
+        let layout = Layout { lower: contents.lower.clone(), volumes, ..Layout::default() };
+        let parts = vec![Part { id, dir, contents, volumes: (0..layout.volumes.len()).collect() }];
+        let hostname = String::new();
+        Self { name: name.clone(), port, memory, is_counting: false, hostname, layout, parts }
+    }
+
+    /// What it is made of, unless it is of several containers.
+    pub(crate) fn only(&self) -> Option<&Contents> {
+        if self.is_several() { None } else { self.parts.first().map(|part| &part.contents) }
+    }
+
+    /// Whether its containers have names of their own.
+    pub(crate) fn is_several(&self) -> bool {
+        !self.layout.containers.is_empty()
     }
 
     /// Its bundle, in any node.
@@ -70,33 +132,66 @@ impl Container {
         Path::new(STATE_DIR).join("images").join(format!("{kind}-{number}"))
     }
 
-    /// Makes bundle, root file system and specification on a node, so that it can be started or restored there.
+    /// Makes bundle, root file systems and specifications on a node, so that it can be started or restored there.
     pub(crate) fn prepare(&self, node: &Node, network: &Network) -> Result<(), TestbedError> {
         let failed = |why: &str, source| self.failed(node.name(), why, Some(source));
         let bundle = self.bundle();
-        let layout = &self.contents.layout;
-        for dir in ["rootfs", "upper", "work"].map(PathBuf::from).into_iter().chain(layout.places()) {
+        let roots = self.parts.iter().flat_map(|part| ["rootfs", "upper", "work"].map(|name| part.dir.join(name)));
+        for dir in roots.chain(self.layout.places()) {
             let path = node.host_path(bundle.join(dir));
             fs::create_dir_all(&path).map_err(|source| TestbedError::File { what: "make", path, source })?;
         }
         let path = node.host_path(&bundle);
-        layout.write(&path).map_err(|source| TestbedError::File { what: "write into", path, source })?;
+        self.layout.write(&path).map_err(|source| TestbedError::File { what: "write into", path, source })?;
         self.mount_root(node).map_err(|e| failed("its root file system cannot be mounted", e))?;
-        let mut spec = Spec::new(self.contents.args.iter(), bundle.join("rootfs"))
-            .netns(network.service_netns(node.name(), &self.name).path())
-            .cgroups_path(self.cgroup(node).oci_path());
-        spec = self.contents.apply(spec);
-        for (volume, inside) in layout.places().zip(&layout.volumes) {
-            spec = spec.bind(bundle.join(volume), &inside.display().to_string(), &["rw"]);
+        if self.is_several() {
+            self.make_namespaces(node).map_err(|e| failed("its containers' common namespaces cannot be made", e))?;
         }
-        spec.write(&node.host_path(&bundle)).map_err(|e| failed("its specification cannot be written", e))
+        for part in &self.parts {
+            let spec = self.spec(part, node, network).write(&node.host_path(bundle.join(&part.dir)));
+            spec.map_err(|e| failed("its specification cannot be written", e))?;
+        }
+        Ok(())
     }
 
-    /// Puts into its volumes what its image has in their places, as container engines do.
+    fn spec(&self, part: &Part, node: &Node, network: &Network) -> Spec {
+        let bundle = self.bundle();
+        let mut spec = Spec::new(part.contents.args.iter(), bundle.join(&part.dir).join("rootfs"))
+            .netns(network.service_netns(node.name(), &self.name).path())
+            .cgroups_path(self.group_of(part, node).oci_path());
+        if self.is_several() {
+            let [ipc, uts] = ["ipc", "uts"].map(|kind| self.namespaces().join(kind));
+            spec = spec.ipc(ipc).uts(uts);
+        }
+        spec = part.contents.apply(spec);
+        let places: Vec<PathBuf> = self.layout.places().collect();
+        for volume in &part.volumes {
+            let inside = self.layout.volumes[*volume].display().to_string();
+            spec = spec.bind(bundle.join(&places[*volume]), &inside, &["rw"]);
+        }
+        spec
+    }
+
+    /// Where the namespaces are named that its containers have in common, beside the network's.
+    fn namespaces(&self) -> PathBuf {
+        self.bundle().join("namespaces")
+    }
+
+    /// Makes them: no process holds them, they are there as long as the node.
+    fn make_namespaces(&self, node: &Node) -> Result<(), godwit_criu::Error> {
+        let script = "set -e; mkdir -p \"$1\"; cd \"$1\"; touch ipc uts; exec unshare --ipc=ipc --uts=uts \
+                      sh -c 'printf %s \"$1\" >/proc/sys/kernel/hostname' sh \"$2\"";
+        let make = node.env().command("sh").args(["-c", script, "sh"]).arg(self.namespaces()).arg(&self.hostname);
+        make.run(&Limit::within(PATIENCE)).map(drop)
+    }
+
+    /// Puts into its volumes what its image has in their places, as container engines do: that of the first container which has
+    /// the volume.
     pub(crate) fn fill_volumes(&self, node: &Node) -> Result<(), TestbedError> {
-        let (layout, bundle) = (&self.contents.layout, node.host_path(self.bundle()));
-        for (volume, inside) in layout.places().zip(&layout.volumes) {
-            self.contents.fill(&bundle.join(volume), inside, &Limit::within(FILL_PATIENCE)).map_err(|e| {
+        let bundle = node.host_path(self.bundle());
+        for (number, (volume, inside)) in self.layout.places().zip(&self.layout.volumes).enumerate() {
+            let Some(part) = self.parts.iter().find(|part| part.volumes.contains(&number)) else { continue };
+            part.contents.fill(&bundle.join(volume), inside, &Limit::within(FILL_PATIENCE)).map_err(|e| {
                 let why = format!("its volume {} cannot be filled", inside.display());
                 self.failed(node.name(), &why, Some(e))
             })?;
@@ -106,13 +201,13 @@ impl Container {
 
     /// Mounts its root file system on a node: the image, and above it what it writes.
     pub(crate) fn mount_root(&self, node: &Node) -> Result<(), godwit_criu::Error> {
-        self.contents.layout.mount(&node.env(), &self.bundle(), &Limit::within(PATIENCE))
+        self.layout.mount(&node.env(), &self.bundle(), &Limit::within(PATIENCE))
     }
 
     /// Unmounts its root file system on a node where it does not run, if it is mounted, and forgets what it has written.
     pub(crate) fn clear_root(&self, node: &Node) -> Result<(), godwit_criu::Error> {
         let (bundle, limit) = (self.bundle(), Limit::within(PATIENCE));
-        self.contents.layout.clear(&node.env(), &bundle, &limit)?;
+        self.layout.clear(&node.env(), &bundle, &limit)?;
         node.env().command("rm").arg("-rf").arg(bundle.join("stand-ins")).run(&limit).map(drop)
     }
 
@@ -120,50 +215,67 @@ impl Container {
         node.cgroup().child(&format!("workload-{}", self.name))
     }
 
+    fn group_of(&self, part: &Part, node: &Node) -> crate::cgroup::Cgroup {
+        let own = self.cgroup(node);
+        part.dir.file_name().map_or_else(|| own.clone(), |name| own.child(&name.to_string_lossy()))
+    }
+
+    /// Its processes on a node, as the host knows them.
+    pub(crate) fn pids(&self, node: &Node) -> Vec<i32> {
+        let of = |part: &Part| {
+            let dirs = self.group_of(part, node).dirs();
+            let texts = dirs.into_iter().map(|dir| fs::read_to_string(dir.join("cgroup.procs")).unwrap_or_default());
+            texts.flat_map(|text| text.lines().filter_map(|pid| pid.parse().ok()).collect::<Vec<i32>>()).collect()
+        };
+        // In every hierarchy the same.
+        self.parts.iter().flat_map(|part| -> std::collections::BTreeSet<i32> { of(part) }).collect()
+    }
+
     /// Whether any process of it is there.
     pub(crate) fn is_running(&self, node: &Node) -> bool {
-        let groups = self.cgroup(node).dirs();
-        let processes = |dir: &PathBuf| fs::read_to_string(dir.join("cgroup.procs")).unwrap_or_default();
-        groups.iter().any(|dir| !processes(dir).is_empty())
+        !self.pids(node).is_empty()
     }
 
     /// Starts it on a prepared node.
     pub(crate) fn start(&self, node: &Node) -> Result<(), TestbedError> {
         let limit = Limit::within(PATIENCE);
-        Runc::new(&node.env())
-            .run(self.name.as_str(), &self.bundle(), Streams::default(), &limit)
-            .map_err(|e| self.failed(node.name(), "runc refuses it", Some(e)))?;
+        for part in &self.parts {
+            Runc::new(&node.env())
+                .run(&part.id, &self.bundle().join(&part.dir), Streams::default(), &limit)
+                .map_err(|e| self.failed(node.name(), &format!("runc refuses {}", part.id), Some(e)))?;
+        }
         self.must_run(node)
     }
 
-    /// An error that says why, unless it runs.
+    /// An error that says why, unless all of it runs.
     pub(crate) fn must_run(&self, node: &Node) -> Result<(), TestbedError> {
+        self.parts.iter().try_for_each(|part| self.part_must_run(part, node))
+    }
+
+    fn part_must_run(&self, part: &Part, node: &Node) -> Result<(), TestbedError> {
         let state = Runc::new(&node.env())
-            .state(self.name.as_str(), &Limit::within(PATIENCE))
+            .state(&part.id, &Limit::within(PATIENCE))
             .map_err(|e| self.failed(node.name(), "its state is not known", Some(e)))?;
         if state.status == Status::Running {
             return Ok(());
         }
-        let why = match self.last_words(node) {
-            Some(words) => format!("it ended at once, saying: {words}"),
-            None => format!("it is {} right after its start and said nothing", state.status),
+        let it = if self.is_several() { format!("its container {}", part.id) } else { "it".into() };
+        let why = match self.last_words(part, node) {
+            Some(words) => format!("{it} ended at once, saying: {words}"),
+            None => format!("{it} is {} right after its start and said nothing", state.status),
         };
         Err(self.failed(node.name(), &why, None))
     }
 
     /// What the program says when it is run once more with its output caught (a workload's own is not kept: CRIU could
     /// not carry the file).
-    fn last_words(&self, node: &Node) -> Option<String> {
-        let env = node.env();
-        self.delete(&env).ok()?;
-        let output = env
-            .command("runc")
-            .args(["run", "--bundle"])
-            .arg(self.bundle())
-            .arg(format!("{}-again", self.name))
-            .output(&Limit::seconds(5));
-        let again = Runc::new(&env).delete(&format!("{}-again", self.name), true, &Limit::within(PATIENCE));
-        if let Err(error) = again {
+    fn last_words(&self, part: &Part, node: &Node) -> Option<String> {
+        let (env, limit) = (node.env(), Limit::within(PATIENCE));
+        let (runc, again) = (Runc::new(&env), format!("{}-again", part.id));
+        runc.delete(&part.id, true, &limit).ok()?;
+        let run = env.command("runc").args(["run", "--bundle"]).arg(self.bundle().join(&part.dir)).arg(&again);
+        let output = run.output(&Limit::seconds(5));
+        if let Err(error) = runc.delete(&again, true, &limit) {
             tracing::warn!(%error, "left behind");
         }
         let output = output.ok()?;
@@ -175,7 +287,9 @@ impl Container {
 
     /// Removes it from a node, whatever its state.
     pub(crate) fn delete(&self, env: &NodeEnv) -> Result<(), godwit_criu::Error> {
-        Runc::new(env).delete(self.name.as_str(), true, &Limit::within(PATIENCE))
+        let (runc, limit) = (Runc::new(env), Limit::within(PATIENCE));
+        let delete = |part: &Part| runc.delete(&part.id, true, &limit);
+        self.parts.iter().map(delete).fold(Ok(()), Result::and)
     }
 
     fn failed(&self, node: &NodeName, why: &str, source: Option<godwit_criu::Error>) -> TestbedError {

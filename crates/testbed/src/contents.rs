@@ -1,4 +1,4 @@
-//! What a container is made of: layers, program, environment, volumes.
+//! What a container is made of: layers, program, environment.
 
 use std::fs::File;
 use std::io;
@@ -6,10 +6,9 @@ use std::net::SocketAddr;
 use std::os::unix::fs::chown;
 use std::path::{Path, PathBuf};
 
-use godwit_agent::Layout;
 use godwit_criu::{Limit, NodeEnv, Spec};
 use godwit_image::{Config, User};
-use godwit_scenario::Workload;
+use godwit_scenario::{Container, Workload};
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
 
@@ -22,8 +21,8 @@ use crate::node_init::{APP_DIR, IMAGE_DIR};
 /// See the module. Paths are the container's, where nothing else is said.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Contents {
-    /// Its layers and volumes, in any node.
-    pub(crate) layout: Layout,
+    /// Its layers, in any node.
+    pub(crate) lower: Vec<PathBuf>,
     /// The lowest layer on the host.
     root: PathBuf,
     pub(crate) args: Vec<String>,
@@ -31,6 +30,8 @@ pub(crate) struct Contents {
     user: User,
     workdir: Option<PathBuf>,
     hostname: Option<String>,
+    /// Host name and IPC namespace are those of its workload, which has several containers.
+    shares: bool,
     /// The image of its own, as the scenario has it. Its program may count on what engines give a container.
     pub(crate) image: Option<PathBuf>,
 }
@@ -38,20 +39,26 @@ pub(crate) struct Contents {
 impl Contents {
     /// The node image with Godwit's program.
     pub(crate) fn of_node_image() -> Self {
-        let layout = Layout { lower: vec![APP_DIR.into(), IMAGE_DIR.into()], volumes: Vec::new(), ..Layout::default() };
-        Self { layout, ..Self::default() }
+        Self { lower: vec![APP_DIR.into(), IMAGE_DIR.into()], ..Self::default() }
     }
 
     /// What the scenario says goes before what the image says.
-    pub(crate) fn of(workload: &Workload, begin: Option<&Begin>, node_image: &Path) -> Result<Self, TestbedError> {
-        let bad = |why: String| TestbedError::Unsupported(format!("workload {}: {why}", workload.name));
+    pub(crate) fn of(
+        workload: &Workload,
+        container: &Container,
+        begin: Option<&Begin>,
+        node_image: &Path,
+    ) -> Result<Self, TestbedError> {
+        let of = container.name.as_ref().map(|name| format!(", container {name}")).unwrap_or_default();
+        let bad = |why: String| TestbedError::Unsupported(format!("workload {}{of}: {why}", workload.name));
         let config = begin.map(|begin| begin.config.clone()).unwrap_or_default();
         let root = begin.map_or(node_image, |begin| begin.rootfs.as_path()).to_owned();
-        let user = User::find(&root, workload.user.as_deref().unwrap_or(&config.user));
+        let user = User::find(&root, container.user.as_deref().unwrap_or(&config.user));
         let user = user.map_err(|error| bad(error.to_string()))?;
         let args = match begin {
-            _ if !workload.command.is_empty() => workload.command.clone(),
+            _ if !container.command.is_empty() => [&container.command[..], &container.args].concat(),
             None => counting_service(workload),
+            Some(_) if !container.args.is_empty() => [&config.entrypoint[..], &container.args].concat(),
             Some(_) if !config.args().is_empty() => config.args(),
             Some(begin) => {
                 return Err(bad(format!(
@@ -61,15 +68,16 @@ impl Contents {
             }
         };
         let workdir = Some(PathBuf::from(&config.working_dir)).filter(|dir| dir.is_absolute());
-        let lower = begin.map_or_else(|| Self::of_node_image().layout.lower, |begin| vec![begin.inside.clone()]);
+        let lower = begin.map_or_else(|| Self::of_node_image().lower, |begin| vec![begin.inside.clone()]);
         Ok(Self {
-            layout: Layout { lower, volumes: workload.volumes.clone(), ..Layout::default() },
+            lower,
             root,
             args,
-            env: env(workload, &config),
+            env: env(container, &config),
             user,
-            workdir: workload.workdir.clone().or(workdir),
-            hostname: workload.hostname.clone(),
+            workdir: container.workdir.clone().or(workdir),
+            hostname: workload.hostname.clone().filter(|_| !workload.is_several()),
+            shares: workload.is_several(),
             image: begin.map(|begin| begin.image.clone()),
         })
     }
@@ -87,7 +95,10 @@ impl Contents {
         }
         if self.image.is_some() {
             // Shared memory of either kind: CRIU carries that of System V with its namespace only.
-            spec = spec.tmpfs("/dev/shm").own_ipc().without_io_uring();
+            spec = spec.tmpfs("/dev/shm").without_io_uring();
+            if !self.shares {
+                spec = spec.own_ipc();
+            }
         }
         spec.user(self.user.uid, self.user.gid)
     }
@@ -118,9 +129,9 @@ impl Contents {
     }
 }
 
-fn env(workload: &Workload, config: &Config) -> Vec<(String, String)> {
+fn env(container: &Container, config: &Config) -> Vec<(String, String)> {
     let pair = |text: &String| text.split_once('=').map(|(name, value)| (name.to_owned(), value.to_owned()));
-    let own = workload.env.iter().map(|(name, value)| (name.clone(), value.clone()));
+    let own = container.env.iter().map(|(name, value)| (name.clone(), value.clone()));
     config.env.iter().filter_map(pair).chain(own).collect()
 }
 

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use godwit_image::{Config, Image};
-use godwit_model::WorkloadName;
 use godwit_scenario::Workload;
 
 use crate::error::TestbedError;
@@ -14,10 +13,10 @@ use crate::node_init;
 #[derive(Debug, Default)]
 pub(crate) struct Images {
     roots: Vec<PathBuf>,
-    of: BTreeMap<WorkloadName, Begin>,
+    of: BTreeMap<PathBuf, Begin>,
 }
 
-/// What one workload begins with.
+/// What one container begins with.
 #[derive(Debug, Clone)]
 pub(crate) struct Begin {
     /// The image as the scenario has it.
@@ -34,8 +33,9 @@ impl Images {
     /// Unpacks what is not in the directory `cache` yet; `note` is told what takes time.
     pub(crate) fn open(workloads: &[Workload], cache: &Path, note: &mut dyn FnMut(&str)) -> Result<Self, TestbedError> {
         let mut images = Self::default();
-        for workload in workloads {
-            let Some(path) = &workload.image else { continue };
+        let all = workloads.iter().flat_map(|workload| workload.containers.iter().map(move |part| (workload, part)));
+        for (workload, part) in all {
+            let Some(path) = part.image.as_ref().filter(|path| !images.of.contains_key(*path)) else { continue };
             note(&format!("image {} of {}", path.display(), workload.name));
             let image = Image::open(path, cache)
                 .map_err(|source| TestbedError::Image { workload: workload.name.clone(), source })?;
@@ -45,7 +45,7 @@ impl Images {
             });
             let inside = node_init::image_dir(number);
             let begin = Begin { image: path.clone(), rootfs: image.rootfs, inside, config: image.config };
-            images.of.insert(workload.name.clone(), begin);
+            images.of.insert(path.clone(), begin);
         }
         Ok(images)
     }
@@ -55,8 +55,8 @@ impl Images {
         &self.roots
     }
 
-    /// What a workload begins with; none: the node image.
-    pub(crate) fn of(&self, workload: &WorkloadName) -> Option<&Begin> {
-        self.of.get(workload)
+    /// What a container with this image begins with; none: the node image.
+    pub(crate) fn of(&self, image: Option<&Path>) -> Option<&Begin> {
+        self.of.get(image?)
     }
 }

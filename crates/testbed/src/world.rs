@@ -139,7 +139,7 @@ impl Testbed {
         let images = Images::open(&scenario.workloads, &config.image_cache, note)?;
         let mut containers = BTreeMap::new();
         for workload in &scenario.workloads {
-            let container = Container::new(workload, images.of(&workload.name), &config.image)?;
+            let container = Container::new(workload, &images, &config.image)?;
             containers.insert(workload.name.clone(), container);
         }
         let go_on = || if stop.is_asked() { Err(TestbedError::Interrupted) } else { Ok(()) };

@@ -21,6 +21,13 @@ pub fn or_skip(test: &str) -> Option<PathBuf> {
     None
 }
 
+/// The fields of a container that runs a shell's script.
+fn container(image: &Path, script: &str) -> String {
+    let command = serde_json::to_string(&["sh", "-ec", script]).expect("plain strings");
+    let path = serde_json::to_string(image).expect("a plain path");
+    format!("image: {path}, command: {command}")
+}
+
 /// A testbed with two nodes, `a` and `b`, and a workload `app` on `a` that runs a shell's script.
 pub struct Server {
     pub bed: Bed,
@@ -31,14 +38,23 @@ pub struct Server {
 impl Server {
     /// Starts it.
     pub fn start(image: &Path, memory: &str, script: &str) -> Self {
-        let command = serde_json::to_string(&["sh", "-ec", script]).expect("plain strings");
-        let path = serde_json::to_string(image).expect("a plain path");
+        Self::made_of(image, memory, &container(image, script))
+    }
+
+    /// The same with several containers that run a script each, by their names.
+    pub fn of_containers(image: &Path, memory: &str, scripts: &[(&str, &str)]) -> Self {
+        let of = |(name, script): &(&str, &str)| format!("{{ name: {name}, {} }}", container(image, script));
+        let containers = scripts.iter().map(of).collect::<Vec<_>>().join(", ");
+        Self::made_of(image, memory, &format!("containers: [ {containers} ]"))
+    }
+
+    fn made_of(image: &Path, memory: &str, fields: &str) -> Self {
         let bed = Bed::of(&format!(
             "version: 1\nname: conformance\nduration: 60s\n\
              nodes: [ {{ name: a }}, {{ name: b }} ]\n\
              users: [ {{ name: car, rtt: {{ a: 2ms, b: 4ms }} }} ]\n\
              workloads:\n  - {{ name: app, node: a, users: [car], port: {PORT}, memory: {memory}, \
-             image: {path}, command: {command} }}\n"
+             {fields} }}\n"
         ));
         let status = bed.status();
         let service = status["workloads"][0]["service"].as_str().expect("an address");

@@ -10,6 +10,7 @@ mod image;
 mod load;
 mod postgresql;
 mod redis;
+mod several;
 mod sip;
 mod web;
 
@@ -23,6 +24,7 @@ fn main() -> ExitCode {
         web::a_python_server_serves_wrk,
         web::a_node_server_serves_wrk,
         sip::every_call_is_answered,
+        several::nginx_python_and_redis_in_three_containers_serve_wrk,
     ];
     e2e::run(e2e::Needs::Testbed, tests)
 }

@@ -77,7 +77,10 @@ impl Node {
     /// The processes of a workload's copy on it.
     pub fn copy_of(&self, workload: &str) -> Vec<Process> {
         let group = format!("{}/workload-{workload}", self.group());
-        let is_in = |process: &Process| process.cgroups.lines().any(|line| line.ends_with(&group));
+        // Those of several containers are in groups below it.
+        let below = format!("{group}/");
+        let is_in =
+            |process: &Process| process.cgroups.lines().any(|line| line.ends_with(&group) || line.contains(&below));
         self.processes().into_iter().filter(is_in).collect()
     }
 

@@ -10,6 +10,7 @@ mod e2e;
 mod agents;
 mod broken;
 mod cancelled;
+mod containers;
 mod crashed;
 mod full;
 mod hold;
@@ -50,6 +51,10 @@ fn main() -> ExitCode {
         agents::the_source_s_while_it_holds,
         agents::the_target_s_in_the_restore,
         agents::while_nothing_moves,
+        containers::the_target_s_agent,
+        containers::the_source_s_agent,
+        containers::one_criu_of_the_target,
+        containers::one_criu_of_the_source,
         link::cut_in_every_phase,
         link::stalled_in_every_phase,
         link::away_for_long,

@@ -9,6 +9,7 @@ mod bench;
 mod carried;
 mod checkpoints;
 mod commands;
+mod containers;
 mod drive;
 mod files;
 mod host;
@@ -45,6 +46,12 @@ fn main() -> ExitCode {
         starts::a_program_that_does_not_exist_is_told,
         starts::a_program_that_ends_at_once_is_quoted,
         starts::what_this_world_has_not_is_told_before_anything_is_made,
+        containers::all_move_as_one_under_load_and_their_connections_stay,
+        containers::one_that_cannot_be_dumped_rolls_all_back,
+        containers::a_unix_socket_between_them_is_found_before_the_freeze,
+        containers::a_named_pipe_between_them_is_found_before_the_freeze,
+        containers::shared_memory_of_system_v_is_found_before_the_freeze,
+        containers::a_checkpoint_of_several_is_refused,
         carried::what_criu_is_known_not_to_carry_is_refused_before_the_freeze,
         carried::a_deleted_file_too_big_to_carry_rolls_back,
         carried::ordinary_state_is_carried,

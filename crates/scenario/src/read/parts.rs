@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use godwit_model::{Bytes, NodeName, Time, UserName, WorkloadKind, WorkloadName};
 
-use super::{Declared, contents};
+use super::{Declared, containers};
 use crate::fields::{Fields, Problems, nearest, text_of};
 use crate::problem::Problem;
 use crate::scenario::{Control, Node, Probe, Stress, Workload};
@@ -36,7 +36,7 @@ pub(super) fn node(tree: &Tree, problems: &Problems) -> Option<Node> {
     Some(Node { name: NodeName::new(name?).ok()?, cpu, memory })
 }
 
-const WORKLOAD: [&str; 14] = [
+const WORKLOAD: [&str; 16] = [
     "name",
     "kind",
     "node",
@@ -45,12 +45,14 @@ const WORKLOAD: [&str; 14] = [
     "memory",
     "dirty_rate",
     "command",
+    "args",
     "image",
     "env",
     "user",
     "workdir",
     "hostname",
     "volumes",
+    "containers",
 ];
 
 pub(super) fn workload(
@@ -82,20 +84,19 @@ pub(super) fn workload(
             Err(_) => {}
         }
     }
-    let command = fields.list("command").iter().filter_map(|tree| text_of(tree, "command", problems)).collect();
+    let (volumes, containers) = containers::of(&fields, dir, problems);
+    if let (WorkloadKind::Vm, Some(tree)) = (kind, fields.get("containers")) {
+        problems.add(Problem::new(tree.at, "a vm has no containers").help("remove them, or `kind: vm`"));
+    }
     Some(Workload {
         kind,
         users: served,
         port: fields.whole("port", 1..=u16::MAX).unwrap_or(5555),
         memory: fields.bytes("memory").unwrap_or(Bytes(16 << 20)),
         dirty_rate: fields.rate("dirty_rate").unwrap_or_default(),
-        command,
-        image: contents::image(&fields, dir, problems),
-        env: contents::env(&fields, problems),
-        user: fields.text("user"),
-        workdir: contents::workdir(&fields, problems),
         hostname: fields.get("hostname").and_then(|tree| self::name(tree, problems)),
-        volumes: contents::volumes(&fields, problems),
+        volumes,
+        containers,
         name: WorkloadName::new(name?).ok()?,
         node: node?,
     })

@@ -148,32 +148,29 @@ impl Job<'_> {
     }
 
     /// What the container was made of, as far as this testbed has it.
-    fn contents(&self) -> Result<Contents, NotDone> {
-        let Some(manifest) = &self.unpacked.manifest else { return Ok(Contents::of_node_image()) };
+    fn contents(&self) -> Result<(Contents, Vec<PathBuf>), NotDone> {
+        let Some(manifest) = &self.unpacked.manifest else { return Ok((Contents::of_node_image(), Vec::new())) };
         let mut contents = Contents::of_node_image();
         if manifest.own_image {
-            let has_it = |c: &&Container| c.contents.image.as_deref() == Some(Path::new(&manifest.image));
-            let Some(like) = self.testbed.containers().find(has_it) else {
+            let has_it = |c: &&Contents| c.image.as_deref() == Some(Path::new(&manifest.image));
+            let Some(like) = self.testbed.containers().filter_map(Container::only).find(has_it) else {
                 return Err(NotDone::Refused(format!(
                     "the checkpoint's image {} is not on the nodes of this testbed: a workload of its scenario has to have it",
                     manifest.image
                 )));
             };
-            contents = like.contents.clone();
+            contents = like.clone();
         }
-        contents.layout.volumes = manifest.volumes.iter().map(PathBuf::from).collect();
-        Ok(contents)
+        Ok((contents, manifest.volumes.iter().map(PathBuf::from).collect()))
     }
 
     fn copy(&self, name: &WorkloadName, slot: usize) -> Result<Done, NotDone> {
         let manifest = self.unpacked.manifest.as_ref();
         let old: Option<SocketAddr> = manifest.and_then(|manifest| manifest.service.parse().ok());
-        let container = Container::of_checkpoint(
-            name,
-            old.map_or(NO_PORT, |old| old.port()),
-            Bytes(manifest.map_or(0, |manifest| manifest.declared_memory_bytes)),
-            self.contents()?,
-        );
+        let (contents, volumes) = self.contents()?;
+        let memory = Bytes(manifest.map_or(0, |manifest| manifest.declared_memory_bytes));
+        let port = old.map_or(NO_PORT, |old| old.port());
+        let container = Container::of_checkpoint(name, port, memory, contents, volumes);
         let network = self.testbed.network();
         let (service, netns) = network
             .add_copy(slot, name, self.node.name(), old.map(|old| old.ip()))
@@ -217,8 +214,9 @@ impl Job<'_> {
             TcpChoice::Keep | TcpChoice::Auto | TcpChoice::Close => Connections::Closed,
         };
         let container = self.testbed.container(name);
-        let (own, kept) = (&container.contents, self.contents()?);
-        if (&own.image, &own.layout.volumes) != (&kept.image, &kept.layout.volumes) {
+        let (kept, volumes) = self.contents()?;
+        let is_same = |own: &Contents| own.image == kept.image && container.layout.volumes == volumes;
+        if !container.only().is_some_and(is_same) {
             let why =
                 "the checkpoint has another image or other volumes than the scenario; restore it as a copy: --as NAME";
             return Err(NotDone::Refused(why.into()));
@@ -285,7 +283,7 @@ impl Job<'_> {
         container.clear_root(self.node).map_err(part("clear its root file system"))?;
         let upper = self.node.host_path(container.bundle().join("upper"));
         layer::load(self.unpacked.layer.as_deref(), &self.unpacked.deleted, &upper, &limit)?;
-        let layout = &container.contents.layout;
+        let layout = &container.layout;
         let volumes = layout.places().map(|place| self.node.host_path(container.bundle().join(place)));
         layer::load_volumes(volumes, &self.unpacked.images, &limit)?;
         container.mount_root(self.node).map_err(part("mount its root file system"))?;

@@ -135,6 +135,12 @@ fn find<'t>(testbed: &'t Testbed, ask: &TakeCheckpoint) -> Result<Subject<'t>, N
         }
     };
     let node = testbed.node(&at);
+    if container.is_several() {
+        let why = format!(
+            "{name} is of several containers: they can be migrated, but a checkpoint's file holds one container so far"
+        );
+        return Err(NotDone::Refused(why));
+    }
     if !container.is_running(node) {
         return Err(NotDone::Refused(format!("{name} does not run: there is nothing to take a checkpoint of")));
     }
@@ -162,16 +168,16 @@ impl Subject<'_> {
         let now = SystemTime::now();
         let since = now.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_millis());
         let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-        let contents = &self.container.contents;
+        let image = self.container.only().and_then(|contents| contents.image.as_deref());
         Manifest {
             format: FORMAT,
             creator: concat!("godwit ", env!("CARGO_PKG_VERSION")).into(),
             id: format!("{}-{}-{since}-{number}", self.testbed.name(), self.container.name),
             created: utc(now),
             workload: self.container.name.to_string(),
-            image: contents.image.as_deref().unwrap_or(self.testbed.image()).display().to_string(),
-            own_image: contents.image.is_some(),
-            volumes: contents.layout.volumes.iter().map(|inside| inside.display().to_string()).collect(),
+            image: image.unwrap_or(self.testbed.image()).display().to_string(),
+            own_image: image.is_some(),
+            volumes: self.container.layout.volumes.iter().map(|inside| inside.display().to_string()).collect(),
             service: std::net::SocketAddr::new(self.service.ip(), self.container.port).to_string(),
             node: self.at.to_string(),
             host: Host {
@@ -207,7 +213,7 @@ impl Subject<'_> {
         let held = frozen.dump(&limit).map_err(|failed| part("dump it")(failed.error))?;
         let bundle = self.node.host_path(self.container.bundle());
         let has_layer = layer::save(&bundle.join("upper"), layer, &limit)?;
-        let volumes = self.container.contents.layout.places().map(|place| bundle.join(place));
+        let volumes = self.container.layout.places().map(|place| bundle.join(place));
         layer::save_volumes(volumes, held.images().path(), &limit)?;
         Ok((held, has_layer))
     }

@@ -1,0 +1,85 @@
+//! Workloads of several containers.
+
+use crate::e2e::STRATEGIES;
+use crate::e2e::pod::{self, Shopper, asking_meanwhile, assert_both_run_on};
+
+pub fn all_move_as_one_under_load_and_their_connections_stay() {
+    let bed = pod::up("", "");
+    let mut shopper = Shopper::new(&bed);
+    shopper.ask();
+    for strategy in STRATEGIES {
+        for to in ["edge2", "edge1"] {
+            asking_meanwhile(&mut shopper, || bed.migrate_by(strategy, "video", to));
+            shopper.ask();
+            assert_both_run_on(&bed, to);
+        }
+    }
+}
+
+/// An open file that has lost its name, and is too large for the images.
+const GHOST: &str = "open our $big, '+>', '/var/big' or die; unlink '/var/big'; truncate $big, 200 << 20; \
+                     print $big 'x' x (100 << 20); $big->flush;";
+
+pub fn one_that_cannot_be_dumped_rolls_all_back() {
+    let bed = pod::up("", GHOST);
+    let mut shopper = Shopper::new(&bed);
+    for strategy in STRATEGIES {
+        let migrate = ["migrate", "video", "edge2", "--json", "--strategy", strategy];
+        let record = asking_meanwhile(&mut shopper, || bed.call(&migrate).code(1).json());
+        assert_eq!(record["outcome"], "rolled-back", "{record:#}");
+        assert!(record["error"].as_str().unwrap().contains("dump"), "{record:#}");
+        shopper.ask();
+        assert_both_run_on(&bed, "edge1");
+    }
+}
+
+/// Both containers do something first; the move is refused for it before the freeze.
+#[track_caller]
+fn is_refused(front: &str, store: &str, why: &str) {
+    let bed = pod::up(front, store);
+    let mut shopper = Shopper::new(&bed);
+    let record = bed.call(&["migrate", "video", "edge2", "--json"]).code(1).json();
+    assert!(record["error"].as_str().unwrap().contains(why), "{record:#}");
+    assert_eq!(record["freeze_ms"], 0.0, "{record:#}");
+    shopper.ask();
+    assert_both_run_on(&bed, "edge1");
+}
+
+/// Tries until it is true.
+fn again(what: &str) -> String {
+    format!("for (1 .. 500) {{ last if {what}; select undef, undef, undef, 0.02 }} {what} or die 'given up';")
+}
+
+pub fn a_unix_socket_between_them_is_found_before_the_freeze() {
+    let connect = again("our $u ||= IO::Socket::UNIX->new(Peer => '/srv/common/sock')");
+    let accept = "use IO::Socket::UNIX; our $ul = IO::Socket::UNIX->new(Listen => 1, Local => '/srv/common/sock') or die; \
+                  our $ua = $ul->accept or die;";
+    is_refused(
+        &format!("use IO::Socket::UNIX; {connect}"),
+        accept,
+        "a unix socket that is connected to container video.",
+    );
+}
+
+pub fn a_named_pipe_between_them_is_found_before_the_freeze() {
+    let open = again("open(our $p, '+<', '/srv/common/pipe')");
+    is_refused(
+        &open,
+        &format!("use POSIX; mkfifo('/srv/common/pipe', 0600) or die; {open}"),
+        "a named pipe that container video.",
+    );
+}
+
+pub fn shared_memory_of_system_v_is_found_before_the_freeze() {
+    let made = "defined shmget(0, 4096, 01600) or die;";
+    is_refused("", made, "shared memory of System V in the IPC namespace that the containers share");
+}
+
+pub fn a_checkpoint_of_several_is_refused() {
+    let bed = pod::up("", "");
+    let mut shopper = Shopper::new(&bed);
+    let file = bed.path("video.ckpt");
+    bed.call(&["checkpoint", "video", file.to_str().unwrap()]).fails(2).says("video is of several containers");
+    assert!(!file.exists());
+    shopper.ask();
+}
