@@ -1,5 +1,6 @@
 //! A workload as a runc container on a node.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -222,18 +223,25 @@ impl Container {
 
     /// Its processes on a node, as the host knows them.
     pub(crate) fn pids(&self, node: &Node) -> Vec<i32> {
-        let of = |part: &Part| {
-            let dirs = self.group_of(part, node).dirs();
-            let texts = dirs.into_iter().map(|dir| fs::read_to_string(dir.join("cgroup.procs")).unwrap_or_default());
-            texts.flat_map(|text| text.lines().filter_map(|pid| pid.parse().ok()).collect::<Vec<i32>>()).collect()
-        };
+        self.parts.iter().flat_map(|part| self.pids_of(part, node)).collect()
+    }
+
+    fn pids_of(&self, part: &Part, node: &Node) -> BTreeSet<i32> {
+        let dirs = self.group_of(part, node).dirs();
+        let texts = dirs.into_iter().map(|dir| fs::read_to_string(dir.join("cgroup.procs")).unwrap_or_default());
         // In every hierarchy the same.
-        self.parts.iter().flat_map(|part| -> std::collections::BTreeSet<i32> { of(part) }).collect()
+        texts.flat_map(|text| text.lines().filter_map(|pid| pid.parse().ok()).collect::<Vec<i32>>()).collect()
     }
 
     /// Whether any process of it is there.
     pub(crate) fn is_running(&self, node: &Node) -> bool {
         !self.pids(node).is_empty()
+    }
+
+    /// The containers of which no process is there, as runc knows them.
+    pub(crate) fn ended(&self, node: &Node) -> Vec<&str> {
+        let ended = self.parts.iter().filter(|part| self.pids_of(part, node).is_empty());
+        ended.map(|part| part.id.as_str()).collect()
     }
 
     /// Starts it on a prepared node.

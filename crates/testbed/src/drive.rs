@@ -652,11 +652,11 @@ impl<'scope, 'env> Driver<'scope, 'env, '_> {
         let placement = self.testbed.placement().clone();
         for (workload, node) in placement {
             let moves = self.moving.values().any(|moving| moving.order.workload == workload);
-            let runs = self.testbed.container(&workload).is_running(self.testbed.node(&node));
+            let gone = self.testbed.container(&workload).ended(self.testbed.node(&node)).join(", ");
             let is_meant =
                 self.busy.contains_key(&workload) || self.testbed.checkpoints().stopped_with(&workload).is_some();
-            if !moves && !runs && !is_meant && self.gauge.gone(&workload) {
-                let ended = format!("{workload} does not run any more: all its processes on {node} have ended");
+            if !moves && !gone.is_empty() && !is_meant && self.gauge.gone(&workload) {
+                let ended = format!("{gone} does not run any more: all its processes on {node} have ended");
                 self.observer.event(now, &RunEvent::Warning(ended));
             }
         }

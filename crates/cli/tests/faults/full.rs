@@ -5,12 +5,12 @@ use crate::e2e::{Bed, node::Node};
 use crate::hold::{assert_rolled_back, assert_unharmed};
 
 /// Leaves so little of a node's file system for state that a note fits, and images do not, without their memory either.
-fn fill(node: &Node) {
+pub fn fill(node: &Node) {
     node.sh("mount -o remount,size=16m /var/lib/godwit/state && cd /var/lib/godwit/state && \
              fallocate -l $(($(df --output=avail -k . | tail -1) - 128))K full");
 }
 
-fn empty(node: &Node) {
+pub fn empty(node: &Node) {
     node.sh("rm /var/lib/godwit/state/full && mount -o remount,size=50% /var/lib/godwit/state");
 }
 

@@ -55,6 +55,8 @@ fn main() -> ExitCode {
         containers::the_source_s_agent,
         containers::one_criu_of_the_target,
         containers::one_criu_of_the_source,
+        containers::a_target_that_is_full,
+        containers::either_agent_in_every_phase,
         link::cut_in_every_phase,
         link::stalled_in_every_phase,
         link::away_for_long,

@@ -1,6 +1,6 @@
 //! Workloads of several containers.
 
-use crate::e2e::STRATEGIES;
+use crate::e2e::{STRATEGIES, until};
 use crate::e2e::pod::{self, Shopper, asking_meanwhile, assert_both_run_on};
 
 pub fn all_move_as_one_under_load_and_their_connections_stay() {
@@ -12,6 +12,34 @@ pub fn all_move_as_one_under_load_and_their_connections_stay() {
             asking_meanwhile(&mut shopper, || bed.migrate_by(strategy, "video", to));
             shopper.ask();
             assert_both_run_on(&bed, to);
+        }
+    }
+}
+
+/// Sends numbers as fast as they are taken.
+const SENDS: &str = "if (!fork) { my $l = IO::Socket::INET->new(Listen => 1, LocalAddr => '127.0.0.1', LocalPort => 6001) or die; \
+                     my ($c, $n) = ($l->accept, 0); while (1) { print $c pack('N*', map { $n++ } 1 .. 4096) or exit } }";
+/// Takes them, slower than they could come, and notes how far they are what they should be.
+const TAKES: &str = "if (!fork) { my ($c, $n, $b) = (undef, 0); \
+    sub told { open my $f, '>', '/srv/common/new'; print $f shift; close $f; rename '/srv/common/new', '/srv/common/told' } \
+    for (1 .. 500) { last if $c = IO::Socket::INET->new(PeerAddr => '127.0.0.1', PeerPort => 6001); select undef, undef, undef, 0.02 } \
+    while (read $c, $b, 65536) { for (unpack 'N*', $b) { if ($_ != $n++) { told(\"BROKEN: $_ after $n\"); exit } } \
+      told($n); select undef, undef, undef, 0.003 } told(\"BROKEN: $!\"); exit }";
+
+pub fn a_stream_between_them_loses_no_byte() {
+    let bed = pod::up(TAKES, SENDS);
+    let mut shopper = Shopper::new(&bed);
+    let told = |at: &str| {
+        let said = bed.node(at).sh("cat /var/lib/godwit/state/bundles/video/volumes/0/told 2>/dev/null || echo 0");
+        said.trim().parse::<u64>().unwrap_or_else(|_| panic!("{said}"))
+    };
+    until("numbers are sent", || (told("edge1") > 0).then_some(()));
+    for strategy in STRATEGIES {
+        for to in ["edge2", "edge1", "edge2", "edge1"] {
+            bed.migrate_by(strategy, "video", to);
+            let now = told(to);
+            until("the stream goes on", || (told(to) > now).then_some(()));
+            shopper.ask();
         }
     }
 }

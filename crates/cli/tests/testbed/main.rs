@@ -47,6 +47,7 @@ fn main() -> ExitCode {
         starts::a_program_that_ends_at_once_is_quoted,
         starts::what_this_world_has_not_is_told_before_anything_is_made,
         containers::all_move_as_one_under_load_and_their_connections_stay,
+        containers::a_stream_between_them_loses_no_byte,
         containers::one_that_cannot_be_dumped_rolls_all_back,
         containers::a_unix_socket_between_them_is_found_before_the_freeze,
         containers::a_named_pipe_between_them_is_found_before_the_freeze,
