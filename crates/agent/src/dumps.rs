@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use godwit_criu::{
-    DumpOptions, FrozenDump, HeldDump, ImagesDir, Limit, Member, PreparedDump, ReleasedDump, RestorePlan,
+    DumpOptions, FrozenDump, HeldDump, ImagesDir, Limit, Member, PreparedDump, ReleasedDump, RestorePlan, Version,
 };
 use godwit_migration::PartError;
 
@@ -13,27 +13,27 @@ use crate::together::{Fence, Switch, all_of, side_by_side};
 use crate::unit::{Units, told};
 
 /// Ready to be stopped.
-pub(crate) struct Prepared {
+pub struct Prepared {
     units: Units,
     dumps: Vec<PreparedDump>,
 }
 
 /// Stopped, and fenced from each other.
-pub(crate) struct Frozen {
+pub struct Frozen {
     dumps: Vec<FrozenDump>,
     switch: Switch,
     fence: Fence,
 }
 
 /// Dumped.
-pub(crate) struct Held {
+pub struct Held {
     dumps: Vec<HeldDump>,
     switch: Switch,
     fence: Fence,
 }
 
 /// Let go by CRIU, stopped.
-pub(crate) struct Released {
+pub struct Released {
     dumps: Vec<ReleasedDump>,
     switch: Switch,
     fence: Fence,
@@ -41,7 +41,7 @@ pub(crate) struct Released {
 
 impl Prepared {
     /// Their images go into `images`, those of several into directories by their names.
-    pub(crate) fn new(units: &Units, images: &Path, options: &DumpOptions, limit: &Limit) -> Result<Self, PartError> {
+    pub fn new(units: &Units, images: &Path, options: &DumpOptions, limit: &Limit) -> Result<Self, PartError> {
         let mut dumps = Vec::new();
         for unit in &units.list {
             let images = ImagesDir::create(unit.images(images)).map_err(part("make room for the images"))?;
@@ -52,17 +52,22 @@ impl Prepared {
     }
 
     /// What the target needs to know of each.
-    pub(crate) fn plans(&self) -> Vec<RestorePlan> {
+    pub fn plans(&self) -> Vec<RestorePlan> {
         self.dumps.iter().map(|dump| dump.plan().clone()).collect()
     }
 
+    /// The version of the CRIU that will dump.
+    pub fn version(&self) -> Version {
+        self.dumps[0].version()
+    }
+
     /// Their processes at this moment.
-    pub(crate) fn members(&self) -> godwit_criu::Result<Vec<Member>> {
+    pub fn members(&self) -> godwit_criu::Result<Vec<Member>> {
         told(self.dumps.iter().map(PreparedDump::members))
     }
 
     /// On an error they run.
-    pub(crate) fn freeze(self, limit: &Limit) -> Result<Frozen, PartError> {
+    pub fn freeze(self, limit: &Limit) -> Result<Frozen, PartError> {
         let Self { units, dumps } = self;
         let switch = Switch::of(&units)?;
         switch.stop(&units, limit)?;
@@ -76,12 +81,13 @@ impl Prepared {
 }
 
 impl Frozen {
-    pub(crate) fn members(&self) -> godwit_criu::Result<Vec<Member>> {
+    /// Their processes, which stand until the dump.
+    pub fn members(&self) -> godwit_criu::Result<Vec<Member>> {
         told(self.dumps.iter().map(FrozenDump::members))
     }
 
     /// On an error all are handed back, stopped.
-    pub(crate) fn dump(self, limit: &Limit) -> Result<Held, Box<(PartError, Released)>> {
+    pub fn dump(self, limit: &Limit) -> Result<Held, Box<(PartError, Released)>> {
         let Self { dumps, switch, fence } = self;
         let (mut held, mut released, mut failed) = (Vec::new(), Vec::new(), None);
         for dumped in side_by_side(dumps, |dump| dump.dump(limit)) {
@@ -103,7 +109,8 @@ impl Frozen {
         Err(Box::new((error, Released { dumps: released, switch, fence })))
     }
 
-    pub(crate) fn thaw(self) -> Result<(), PartError> {
+    /// They run on, from one instant.
+    pub fn thaw(self) -> Result<(), PartError> {
         let Self { dumps, switch, fence } = self;
         let unfenced = fence.take_down();
         let thawed = switch.as_one(|| all_of(dumps.into_iter().map(FrozenDump::thaw)));
@@ -112,19 +119,20 @@ impl Frozen {
 }
 
 impl Held {
-    pub(crate) fn members(&self) -> godwit_criu::Result<Vec<Member>> {
+    /// Their processes; their memory can still be read.
+    pub fn members(&self) -> godwit_criu::Result<Vec<Member>> {
         told(self.dumps.iter().map(HeldDump::members))
     }
 
     /// Ends all of them without a packet.
-    pub(crate) fn commit(self, limit: &Limit) -> Result<(), PartError> {
+    pub fn commit(self, limit: &Limit) -> Result<(), PartError> {
         let Self { dumps, fence, .. } = self;
         all_of(dumps.into_iter().map(|dump| dump.commit(limit).map(drop))).map_err(part("end the frozen copy"))?;
         fence.take_down()
     }
 
     /// CRIU lets go of them; they stand.
-    pub(crate) fn rollback(self) -> (Released, Result<(), PartError>) {
+    pub fn rollback(self) -> (Released, Result<(), PartError>) {
         let Self { dumps, switch, fence } = self;
         let (dumps, result) = roll_back(dumps);
         (Released { dumps, switch, fence }, result)
@@ -148,7 +156,7 @@ fn roll_back(held: Vec<HeldDump>) -> (Vec<ReleasedDump>, Result<(), PartError>) 
 
 impl Released {
     /// What another agent has left, perhaps in the middle of a step: all containers that have a process.
-    pub(crate) fn recover(units: &Units, ids: &[&str], limit: &Limit) -> Result<Self, PartError> {
+    pub fn recover(units: &Units, ids: &[&str], limit: &Limit) -> Result<Self, PartError> {
         let recover = |id: &&str| godwit_criu::recover_source(&units.env, id, limit);
         let dumps = ids.iter().map(recover).collect::<Result<_, _>>().map_err(part("take it back from CRIU"))?;
         Fence::take_down_any(units)?;
@@ -156,7 +164,7 @@ impl Released {
     }
 
     /// All run on, from one instant.
-    pub(crate) fn thaw(self) -> Result<(), PartError> {
+    pub fn thaw(self) -> Result<(), PartError> {
         let Self { dumps, switch, fence } = self;
         let unfenced = fence.take_down();
         let thawed = switch.as_one(|| all_of(dumps.into_iter().map(ReleasedDump::thaw)));

@@ -26,7 +26,7 @@ mod beside;
 pub mod ca;
 mod client;
 mod config;
-mod dumps;
+pub mod dumps;
 mod files;
 mod lazy;
 mod meeting;
@@ -34,7 +34,7 @@ mod note;
 mod paging;
 mod precopy;
 mod remote;
-mod restores;
+pub mod restores;
 mod server;
 mod source;
 mod target;
@@ -50,7 +50,7 @@ pub use config::{AgentConfig, Listen, NodeMemory};
 pub use files::{Layout, Root};
 pub use remote::{RemoteSource, RemoteTarget, sides};
 pub use server::{ServeError, serve};
-pub use unit::{MOST_CONTAINERS, container_id};
+pub use unit::{MOST_CONTAINERS, Units, container_id};
 
 /// How long a step outside the freeze may take.
 const STAGE_LIMIT: Duration = Duration::from_secs(30);

@@ -4,8 +4,7 @@
 use std::path::Path;
 
 use godwit_criu::{
-    HeldRestore, ImagesDir, Limit, Member, MemoryMode, PreparedRestore, RestoreOptions, RestorePlan, RestoredContainer,
-    Runc,
+    HeldRestore, ImagesDir, Limit, Member, PreparedRestore, RestoreOptions, RestorePlan, RestoredContainer, Runc,
 };
 use godwit_migration::PartError;
 
@@ -15,34 +14,35 @@ use crate::together::{Fence, all_of, side_by_side};
 use crate::unit::Units;
 
 /// Ready for the images, and fenced from each other.
-pub(crate) struct Prepared {
+pub struct Prepared {
     restores: Vec<PreparedRestore>,
     fence: Fence,
 }
 
 /// Made; none runs.
-pub(crate) struct Held {
+pub struct Held {
     restores: Vec<HeldRestore>,
     fence: Fence,
 }
 
 /// They run.
-pub(crate) struct Running(Vec<RestoredContainer>);
+pub struct Running(Vec<RestoredContainer>);
 
 /// They could not be let run.
-pub(crate) struct NotResumed {
-    pub(crate) error: PartError,
+pub struct NotResumed {
+    /// Why.
+    pub error: PartError,
     /// None of them has run.
-    pub(crate) never_ran: bool,
+    pub never_ran: bool,
 }
 
 impl Prepared {
-    /// Their images will come into `images`, those of several into directories by their names.
-    pub(crate) fn new(
+    /// Their images will come into `images`, those of several into directories by their names; `options` are those for a bundle.
+    pub fn new(
         units: &Units,
         images: &Path,
         plans: &[RestorePlan],
-        memory: MemoryMode,
+        options: impl Fn(&Path) -> RestoreOptions,
         limit: &Limit,
     ) -> Result<Self, PartError> {
         if plans.len() != units.list.len() {
@@ -52,15 +52,14 @@ impl Prepared {
         let mut restores = Vec::new();
         for (unit, plan) in units.list.iter().zip(plans) {
             let images = ImagesDir::create(unit.images(images)).map_err(part("make room for the images"))?;
-            let options = RestoreOptions { memory, ..RestoreOptions::new(&unit.bundle) };
-            let restore = PreparedRestore::new(&units.env, &unit.id, images, plan, options, limit);
+            let restore = PreparedRestore::new(&units.env, &unit.id, images, plan, options(&unit.bundle), limit);
             restores.push(restore.map_err(part("prepare the restore"))?);
         }
         Ok(Self { restores, fence: Fence::put_up(units)? })
     }
 
     /// Makes all of them, or none.
-    pub(crate) fn restore(self, limit: &Limit) -> Result<Held, PartError> {
+    pub fn restore(self, limit: &Limit) -> Result<Held, PartError> {
         let Self { restores, fence } = self;
         let (mut held, mut failed) = (Vec::new(), None);
         for restored in side_by_side(restores, |restore| restore.restore(limit)) {
@@ -79,7 +78,7 @@ impl Prepared {
     }
 
     /// Gives up: the node is as before.
-    pub(crate) fn cancel(self) -> Result<(), PartError> {
+    pub fn cancel(self) -> Result<(), PartError> {
         let Self { restores, fence } = self;
         let cancelled = all_of(restores.into_iter().map(PreparedRestore::cancel));
         cancelled.map_err(part("take the target's container away")).and(fence.take_down())
@@ -88,12 +87,12 @@ impl Prepared {
 
 impl Held {
     /// The processes of each, with the pids of its images.
-    pub(crate) fn members(&self) -> godwit_criu::Result<Vec<Vec<Member>>> {
+    pub fn members(&self) -> godwit_criu::Result<Vec<Vec<Member>>> {
         self.restores.iter().map(HeldRestore::members).collect()
     }
 
     /// Lets them run.
-    pub(crate) fn resume(self, units: &Units, limit: &Limit) -> Result<Running, NotResumed> {
+    pub fn resume(self, units: &Units, limit: &Limit) -> Result<Running, NotResumed> {
         let Self { restores, fence } = self;
         // All sockets are there: what one says to another is heard.
         if let Err(error) = fence.take_down() {
@@ -117,7 +116,7 @@ impl Held {
     }
 
     /// Ends them without a packet; the node is as before.
-    pub(crate) fn abort(self) -> Result<(), PartError> {
+    pub fn abort(self) -> Result<(), PartError> {
         let Self { restores, fence } = self;
         let aborted = all_of(restores.into_iter().map(HeldRestore::abort));
         aborted.map_err(part("end the target's copy")).and(fence.take_down())
@@ -126,13 +125,13 @@ impl Held {
 
 impl Running {
     /// Makes them ordinary containers.
-    pub(crate) fn finish(self, limit: &Limit) -> Result<(), PartError> {
+    pub fn finish(self, limit: &Limit) -> Result<(), PartError> {
         let finished = all_of(self.0.into_iter().map(|container| container.finish(limit).map(drop)));
         finished.map_err(part("make it an ordinary container"))
     }
 
     /// Ends them: what runs must not run on.
-    pub(crate) fn end(self, units: &Units) -> Result<(), PartError> {
+    pub fn end(self, units: &Units) -> Result<(), PartError> {
         drop(self);
         let (runc, limit) = (Runc::new(&units.env), Limit::within(STAGE_LIMIT));
         let ended = all_of(units.ids().map(|id| runc.delete(id, true, &limit)));

@@ -6,7 +6,7 @@ use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Duration;
 
-use godwit_criu::{Limit, MemoryMode, RestorePlan};
+use godwit_criu::{Limit, MemoryMode, RestoreOptions, RestorePlan};
 use godwit_migration::PartError;
 use godwit_model::{Bytes, Strategy};
 use godwit_transport::{Ender, Receiver};
@@ -116,7 +116,13 @@ impl TargetWork {
             self.reset_files(layout)?;
         }
         let (memory, limit) = (memory_mode(self.strategy, beside), Limit::within(STAGE_LIMIT));
-        let restore = Prepared::new(&self.units, &self.images, plans, memory, &limit)?;
+        let restore = Prepared::new(
+            &self.units,
+            &self.images,
+            plans,
+            |bundle| RestoreOptions { memory, ..RestoreOptions::new(bundle) },
+            &limit,
+        )?;
         self.state = TargetState::Prepared(restore);
         self.receive(source, layout.as_ref())
     }

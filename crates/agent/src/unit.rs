@@ -28,9 +28,9 @@ pub(crate) struct Unit {
     pub(crate) bundle: PathBuf,
 }
 
-/// The containers of a workload.
+/// The containers of a workload on a node.
 #[derive(Debug, Clone)]
-pub(crate) struct Units {
+pub struct Units {
     pub(crate) env: NodeEnv,
     pub(crate) list: Vec<Unit>,
 }
@@ -43,8 +43,12 @@ pub fn container_id(workload: &str, name: &str) -> String {
 impl Units {
     /// Of a workload, by the bundle on its node.
     pub(crate) fn of(config: &AgentConfig, workload: &str) -> Result<Self, PartError> {
-        let (env, bundle) = (config.env(), config.bundle(workload));
-        let layout = files::layout(&env.host_path(&bundle))?.unwrap_or_default();
+        Self::at(&config.env(), workload, &config.bundle(workload))
+    }
+
+    /// The same by the place of the bundle in the node `env`.
+    pub fn at(env: &NodeEnv, workload: &str, bundle: &Path) -> Result<Self, PartError> {
+        let layout = files::layout(&env.host_path(bundle))?.unwrap_or_default();
         let several = layout.containers.iter().map(|container| Unit {
             id: container_id(workload, &container.name),
             name: Some(container.name.clone()),
@@ -52,9 +56,9 @@ impl Units {
         });
         let mut list: Vec<Unit> = several.collect();
         if list.is_empty() {
-            list.push(Unit { id: workload.to_owned(), name: None, bundle });
+            list.push(Unit { id: workload.to_owned(), name: None, bundle: bundle.to_owned() });
         }
-        Ok(Self { env, list })
+        Ok(Self { env: env.clone(), list })
     }
 
     /// Whether there are several, which have to stop and start at one instant.
@@ -63,7 +67,7 @@ impl Units {
     }
 
     /// As runc knows them.
-    pub(crate) fn ids(&self) -> impl Iterator<Item = &str> {
+    pub fn ids(&self) -> impl Iterator<Item = &str> {
         self.list.iter().map(|unit| unit.id.as_str())
     }
 

@@ -7,7 +7,7 @@ use std::path::Path;
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::criu_images::{self, Process, Socket};
+use crate::criu_images::{self, Process, Socket, State};
 use crate::error::{CheckpointError, Result};
 use crate::manifest::Host;
 use crate::scan::{self, Format, Part, text};
@@ -43,7 +43,10 @@ pub struct Inspected {
     /// Where it ran.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub host: Option<Host>,
-    /// Its program and arguments.
+    /// The names of its containers, if it is of several.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub containers: Vec<String>,
+    /// Its program and arguments; of several containers none.
     pub command: Vec<String>,
     /// Processes, parents first.
     pub processes: Vec<Process>,
@@ -73,14 +76,19 @@ pub struct Size {
 /// Reads all of it, checks it like a restore would, and says what is in it.
 pub fn inspect(path: &Path) -> Result<Inspected> {
     let mut texts = Texts::default();
-    let mut images = BTreeMap::new();
+    // Of each container by its name; of the one by none.
+    let mut images: BTreeMap<Option<String>, BTreeMap<String, Vec<u8>>> = BTreeMap::new();
     let mut size =
         Size { file_bytes: fs::metadata(path).map_err(CheckpointError::file("open", path))?.len(), ..Size::default() };
     let format = scan::scan(path, &mut |part, length, content| {
         texts.read(path, part, length, content)?;
+        let (owner, part) = match part {
+            Part::Of(name, part) => (Some(name.clone()), &**part),
+            part => (None, part),
+        };
         match part {
             Part::Image(name) if criu_images::is_shown(name) => {
-                images.insert(name.clone(), text(length, content)?);
+                images.entry(owner).or_default().insert(name.clone(), text(length, content)?);
                 size.state_bytes += length;
             }
             Part::Image(name) if name.starts_with("pages-") => size.memory_bytes += length,
@@ -91,11 +99,18 @@ pub fn inspect(path: &Path) -> Result<Inspected> {
         }
         Ok(())
     })?;
-    let state = criu_images::of_images(&images)
-        .map_err(|(name, why)| CheckpointError::damaged(path, format!("CRIU image {name}"), why))?;
+    let mut state = State::default();
+    for (owner, images) in &images {
+        let of = owner.as_ref().map(|name| format!(" of container {name}")).unwrap_or_default();
+        let own = criu_images::of_images(images)
+            .map_err(|(name, why)| CheckpointError::damaged(path, format!("CRIU image {name}{of}"), why))?;
+        state.processes.extend(own.processes);
+        state.sockets.extend(own.sockets);
+    }
     let string = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let strings = |value: &Value| value.as_array().into_iter().flatten().map(string).collect::<Vec<_>>();
-    let mounts = texts.spec["mounts"].as_array().into_iter().flatten();
+    let specs = || [&texts.spec].into_iter().chain(texts.specs.values());
+    let mounts = specs().flat_map(|spec| spec["mounts"].as_array().into_iter().flatten());
     let mounts = mounts.map(|m| ["destination", "type", "source"].map(|key| string(&m[key]))).collect();
     let config = &texts.config;
     let first = |keys: [&str; 2]| {
@@ -114,6 +129,7 @@ pub fn inspect(path: &Path) -> Result<Inspected> {
         stopped: None,
         frozen_ms: None,
         host: None,
+        containers: texts.specs.keys().cloned().collect(),
         command: strings(&texts.spec["process"]["args"]),
         processes: state.processes,
         sockets: state.sockets,

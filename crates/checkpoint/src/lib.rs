@@ -6,7 +6,7 @@
 //!   kubelet, Podman ──► archive  ─┘                         └─► inspect  what is in it; needs no rights but to read
 //! ```
 //!
-//! # Godwit's own format, version 1
+//! # Godwit's own format
 //!
 //! A tar in one zstd frame, so that `tar --zstd -tvf FILE` shows it, and a zstd skippable frame behind it:
 //!
@@ -18,6 +18,9 @@
 //! | `rootfs-diff.tar` | the writable layer, where there is something in it |
 //! | `SHA256SUMS` | the digest of each entry before it, as `sha256sum -c` takes it; always the last |
 //! | *(skippable frame)* | 32 bytes: the SHA-256 of all bytes of the file before this frame |
+//!
+//! That is version 1. Of a workload of several containers (version 2) `images/` has only the volumes, and `config.json`, `images/…` and
+//! `rootfs-diff.tar` of each container are below `containers/NAME/`.
 //!
 //! # What it guarantees
 //!
@@ -44,11 +47,11 @@ mod write;
 pub use criu_images::{Process, Socket, State, read_state};
 pub use error::{CheckpointError, Result};
 pub use inspect::{Inspected, Size, inspect};
-pub use manifest::{FORMAT, Host, Manifest, utc};
+pub use manifest::{FORMAT, FORMAT_OF_ONE, Host, Manifest, OfContainer, utc};
 pub use scan::Format;
 pub use trailer::sha256;
-pub use unpack::{Unpacked, unpack};
-pub use write::{Parts, Written, write};
+pub use unpack::{Unpacked, UnpackedContainer, unpack};
+pub use write::{Parts, PartsOf, Written, write};
 
 /// Told how far it is: bytes done, and bytes in all. False: stop, with [`CheckpointError::Cancelled`].
 pub type Progress<'a> = &'a mut dyn FnMut(u64, u64) -> bool;

@@ -6,8 +6,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::criu_images::{Process, Socket};
 
-/// The version of the format that is written; older ones are read too.
-pub const FORMAT: u32 = 1;
+/// The newest version of the format, that of workloads of several containers; older ones are read too.
+pub const FORMAT: u32 = 2;
+/// The version that a checkpoint of one container has.
+pub const FORMAT_OF_ONE: u32 = 1;
 
 /// The first entry of a checkpoint. Fields may be added without another [`FORMAT`]; who does not know one passes it over.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -22,12 +24,12 @@ pub struct Manifest {
     pub created: String,
     /// The workload.
     pub workload: String,
-    /// The image that the container was made from.
+    /// The image that the container was made from; of several containers empty, as are the other fields of one container.
     pub image: String,
     /// It is one of the workload's own; otherwise the node's.
     #[serde(default)]
     pub own_image: bool,
-    /// Where the container has its volumes; what is in the first is in `images/volume-0.tar`.
+    /// Where the container has its volumes, of several containers all of them; what is in the first is in `images/volume-0.tar`.
     #[serde(default)]
     pub volumes: Vec<String>,
     /// Address and port that it served at.
@@ -51,6 +53,28 @@ pub struct Manifest {
     /// Its sockets.
     pub sockets: Vec<Socket>,
     /// What the restore needs to know beforehand: `godwit-criu`'s `RestorePlan`.
+    pub plan: serde_json::Value,
+    /// Of a workload of several containers: what each has for itself.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub containers: Vec<OfContainer>,
+}
+
+/// One of several containers.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct OfContainer {
+    /// Its name in the workload, a plain file name.
+    pub name: String,
+    /// The image that it was made from.
+    pub image: String,
+    /// It is one of the workload's own; otherwise the node's.
+    #[serde(default)]
+    pub own_image: bool,
+    /// Which of the workload's volumes it has.
+    #[serde(default)]
+    pub volumes: Vec<usize>,
+    /// SHA-256 of its `config.json`.
+    pub spec_sha256: String,
+    /// What its restore needs to know beforehand.
     pub plan: serde_json::Value,
 }
 

@@ -16,6 +16,9 @@ pub(crate) const MANIFEST: &str = "godwit.json";
 /// The name of the writable layer.
 pub(crate) const LAYER: &str = "rootfs-diff.tar";
 
+/// Where each of several containers has its entries, by its name.
+pub(crate) const CONTAINERS: &str = "containers/";
+
 /// How the entries are called.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Layout {
@@ -27,7 +30,7 @@ pub(crate) enum Layout {
 
 /// Everything of a checkpoint, by name, in order.
 struct Content<'p> {
-    texts: Vec<(&'static str, String)>,
+    texts: Vec<(String, String)>,
     files: Vec<(String, PathBuf, u64)>,
     parts: &'p Parts<'p>,
 }
@@ -35,32 +38,26 @@ struct Content<'p> {
 impl<'p> Content<'p> {
     fn new(parts: &'p Parts<'p>, layout: Layout) -> Result<Self> {
         let manifest = serde_json::to_string_pretty(parts.manifest).unwrap_or_default();
-        let mut texts = vec![(MANIFEST, manifest)];
+        let mut texts = vec![(MANIFEST.to_owned(), manifest)];
         let dir = match layout {
             Layout::Godwit => {
-                texts.push(("config.json", parts.spec.to_owned()));
+                if parts.containers.is_empty() {
+                    texts.push(("config.json".into(), parts.spec.to_owned()));
+                }
                 "images"
             }
             Layout::Engine => {
-                texts.push(("config.dump", engine_config(parts)));
-                texts.push(("spec.dump", parts.spec.to_owned()));
+                texts.push(("config.dump".into(), engine_config(parts)));
+                texts.push(("spec.dump".into(), parts.spec.to_owned()));
                 "checkpoint"
             }
         };
-        let mut files = Vec::new();
-        for entry in fs::read_dir(parts.images).map_err(CheckpointError::file("list", parts.images))? {
-            let entry = entry.map_err(CheckpointError::file("list", parts.images))?;
-            let (name, path) = (entry.file_name().to_string_lossy().into_owned(), entry.path());
-            let meta = entry.metadata().map_err(CheckpointError::file("look at", &path))?;
-            // CRIU's logs, and the sockets of whoever served memory, are no part of it.
-            if meta.is_file() && !name.ends_with(".log") {
-                files.push((format!("{dir}/{name}"), path, meta.len()));
-            }
-        }
-        files.sort();
-        if let Some(layer) = parts.layer {
-            let length = fs::metadata(layer).map_err(CheckpointError::file("look at", layer))?.len();
-            files.push((LAYER.into(), layer.to_owned(), length));
+        let mut files = files_of(dir, parts.images, parts.layer.map(|layer| (LAYER.to_owned(), layer)))?;
+        for container in parts.containers {
+            let prefix = format!("{CONTAINERS}{}", container.name);
+            texts.push((format!("{prefix}/config.json"), container.spec.to_owned()));
+            let layer = container.layer.map(|layer| (format!("{prefix}/{LAYER}"), layer));
+            files.extend(files_of(&format!("{prefix}/images"), container.images, layer)?);
         }
         Ok(Self { texts, files, parts })
     }
@@ -69,6 +66,26 @@ impl<'p> Content<'p> {
         self.files.iter().map(|(.., length)| length).sum::<u64>()
             + self.texts.iter().map(|(_, text)| text.len() as u64).sum::<u64>()
     }
+}
+
+/// The images in a directory, and a layer: name, place and length of each.
+fn files_of(dir: &str, images: &Path, layer: Option<(String, &Path)>) -> Result<Vec<(String, PathBuf, u64)>> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(images).map_err(CheckpointError::file("list", images))? {
+        let entry = entry.map_err(CheckpointError::file("list", images))?;
+        let (name, path) = (entry.file_name().to_string_lossy().into_owned(), entry.path());
+        let meta = entry.metadata().map_err(CheckpointError::file("look at", &path))?;
+        // CRIU's logs, and the sockets of whoever served memory, are no part of it.
+        if meta.is_file() && !name.ends_with(".log") {
+            files.push((format!("{dir}/{name}"), path, meta.len()));
+        }
+    }
+    files.sort();
+    if let Some((name, layer)) = layer {
+        let length = fs::metadata(layer).map_err(CheckpointError::file("look at", layer))?.len();
+        files.push((name, layer.to_owned(), length));
+    }
+    Ok(files)
 }
 
 /// What engines keep of a container beside its OCI configuration (`config.dump`).

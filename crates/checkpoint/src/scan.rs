@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::compression::{Compression, decompress};
 use crate::error::{CheckpointError, Result};
 use crate::oci;
-use crate::pack::{LAYER, MANIFEST, SUMS};
+use crate::pack::{CONTAINERS, LAYER, MANIFEST, SUMS};
 use crate::trailer::{self, Digesting};
 
 /// The longest text that is read into memory.
@@ -55,12 +55,23 @@ pub(crate) enum Part {
     Layer,
     /// What was deleted of the image's files.
     Deleted,
+    /// What belongs to one of several containers, by its name: configuration, image or layer.
+    Of(String, Box<Part>),
     /// Of no use for a restore.
     Other,
 }
 
 impl Part {
     fn of(name: &str) -> std::result::Result<Self, String> {
+        if let Some((container, rest)) = name.strip_prefix(CONTAINERS).and_then(|rest| rest.split_once('/')) {
+            if container.is_empty() || container == "." || container == ".." {
+                return Err("a container's name is no plain name".into());
+            }
+            return match Self::of(rest)? {
+                part @ (Self::Spec | Self::Image(_) | Self::Layer) => Ok(Self::Of(container.into(), Box::new(part))),
+                _ => Err("it is nothing that a container has".into()),
+            };
+        }
         if let Some(image) = name.strip_prefix("images/").or_else(|| name.strip_prefix("checkpoint/")) {
             let plain = !image.is_empty() && !image.contains('/') && image != ".." && image != ".";
             return if plain { Ok(Self::Image(image.into())) } else { Err("an image's name is no plain name".into()) };
@@ -276,12 +287,28 @@ impl<'v> Entries<'v> {
             path: self.path.clone(),
             why: format!("there is no {what} in it"),
         };
-        if !self.parts.contains(&Part::Spec) {
-            return Err(no_checkpoint("OCI configuration (spec.dump or config.json)"));
+        let mut names: Vec<&String> = Vec::new();
+        names.extend(self.parts.iter().filter_map(|part| if let Part::Of(name, _) = part { Some(name) } else { None }));
+        names.sort();
+        names.dedup();
+        // The one container, or each of several.
+        let mut owners: Vec<Option<&String>> = names.into_iter().map(Some).collect();
+        if owners.is_empty() {
+            owners.push(None);
         }
-        for needed in ["inventory.img", "pstree.img"] {
-            if !self.parts.contains(&Part::Image(needed.into())) {
-                return Err(no_checkpoint(&format!("CRIU image {needed}")));
+        for owner in owners {
+            let has = |part: Part| match owner {
+                None => self.parts.contains(&part),
+                Some(name) => self.parts.contains(&Part::Of(name.clone(), Box::new(part))),
+            };
+            let of = owner.map(|name| format!(" of container {name}")).unwrap_or_default();
+            if !has(Part::Spec) {
+                return Err(no_checkpoint(&format!("OCI configuration (spec.dump or config.json){of}")));
+            }
+            for needed in ["inventory.img", "pstree.img"] {
+                if !has(Part::Image(needed.into())) {
+                    return Err(no_checkpoint(&format!("CRIU image {needed}{of}")));
+                }
             }
         }
         Ok(is_ours)

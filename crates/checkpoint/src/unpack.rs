@@ -1,5 +1,6 @@
 //! Unpacking a checkpoint, checked to its last byte before anybody uses it.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
@@ -9,6 +10,7 @@ use serde_json::Value;
 use crate::Progress;
 use crate::error::{CheckpointError, Result};
 use crate::manifest::{FORMAT, Manifest};
+use crate::pack::LAYER;
 use crate::scan::{self, Format, Part, refuse, text};
 
 /// A checkpoint in a directory.
@@ -24,8 +26,21 @@ pub struct Unpacked {
     pub images: PathBuf,
     /// A tar of the writable layer.
     pub layer: Option<PathBuf>,
+    /// Of several containers: each, in the manifest's order. Their images are below `images`, in directories by their names.
+    pub containers: Vec<UnpackedContainer>,
     /// Paths of the image that the container has deleted (an engine's list; an overlay's layer says it itself).
     pub deleted: Vec<String>,
+}
+
+/// One of several containers.
+#[derive(Debug, Default)]
+pub struct UnpackedContainer {
+    /// Its name.
+    pub name: String,
+    /// Its OCI configuration.
+    pub spec: Value,
+    /// A tar of its writable layer.
+    pub layer: Option<PathBuf>,
 }
 
 /// What is gathered on the way.
@@ -34,6 +49,8 @@ pub(crate) struct Texts {
     pub(crate) manifest: Option<Manifest>,
     pub(crate) spec: Value,
     pub(crate) config: Value,
+    /// Of several containers, by their names.
+    pub(crate) specs: BTreeMap<String, Value>,
     pub(crate) deleted: Vec<String>,
 }
 
@@ -46,7 +63,11 @@ impl Texts {
             Part::Spec => self.spec = serde_json::from_slice(&text(length, content)?).map_err(no_json)?,
             Part::Config => self.config = serde_json::from_slice(&text(length, content)?).map_err(no_json)?,
             Part::Deleted => self.deleted = serde_json::from_slice(&text(length, content)?).map_err(no_json)?,
-            Part::Image(_) | Part::Layer | Part::Other => return Ok(false),
+            Part::Of(name, part) if **part == Part::Spec => {
+                let spec = serde_json::from_slice(&text(length, content)?).map_err(no_json)?;
+                self.specs.insert(name.clone(), spec);
+            }
+            Part::Image(_) | Part::Layer | Part::Other | Part::Of(..) => return Ok(false),
         }
         Ok(true)
     }
@@ -78,31 +99,63 @@ pub fn unpack(path: &Path, into: &Path, progress: Progress<'_>) -> Result<Unpack
 
 fn unpack_into(path: &Path, into: &Path, images: &Path, progress: Progress<'_>) -> Result<Unpacked> {
     let mut texts = Texts::default();
-    let mut layer = None;
+    let mut layers: BTreeMap<Option<String>, PathBuf> = BTreeMap::new();
     let mut done = 0;
     let format = scan::scan(path, &mut |part, length, content| {
         if texts.read(path, part, length, content)? {
             return Ok(());
         }
-        let target = match part {
-            Part::Image(name) => images.join(name),
-            Part::Layer => into.join(crate::pack::LAYER),
+        let (owner, part) = match part {
+            Part::Of(name, part) => (Some(name), &**part),
+            part => (None, part),
+        };
+        let target = match (part, owner) {
+            (Part::Image(name), None) => images.join(name),
+            (Part::Image(name), Some(owner)) => {
+                let dir = images.join(owner);
+                fs::create_dir_all(&dir)?;
+                dir.join(name)
+            }
+            (Part::Layer, None) => into.join(LAYER),
+            (Part::Layer, Some(owner)) => into.join(format!("{owner}-{LAYER}")),
             _ => return Ok(()),
         };
         copy(content, &target, &mut done, progress)?;
         if *part == Part::Layer {
-            layer = Some(target);
+            layers.insert(owner.cloned(), target);
         }
         Ok(())
     })?;
+    let containers = containers(path, &mut texts, &mut layers)?;
     Ok(Unpacked {
         format,
         manifest: texts.manifest,
         spec: texts.spec,
         images: images.to_owned(),
-        layer,
+        layer: layers.remove(&None),
+        containers,
         deleted: texts.deleted,
     })
+}
+
+/// Those that the manifest names, and no others.
+fn containers(
+    path: &Path,
+    texts: &mut Texts,
+    layers: &mut BTreeMap<Option<String>, PathBuf>,
+) -> Result<Vec<UnpackedContainer>> {
+    let named = texts.manifest.iter().flat_map(|manifest| manifest.containers.iter().map(|container| &container.name));
+    let mut all = Vec::new();
+    for name in named {
+        let Some(spec) = texts.specs.remove(name) else {
+            return Err(CheckpointError::damaged(path, format!("container {name}"), "it is not there"));
+        };
+        all.push(UnpackedContainer { name: name.clone(), spec, layer: layers.remove(&Some(name.clone())) });
+    }
+    match texts.specs.keys().next() {
+        Some(name) => Err(CheckpointError::damaged(path, format!("container {name}"), "the manifest does not know it")),
+        None => Ok(all),
+    }
 }
 
 fn copy(content: &mut dyn Read, target: &Path, done: &mut u64, progress: Progress<'_>) -> io::Result<()> {

@@ -24,11 +24,26 @@ pub struct Parts<'p> {
     pub target: &'p Path,
     /// What it says about itself.
     pub manifest: &'p Manifest,
-    /// The container's OCI configuration.
+    /// The container's OCI configuration; of several containers empty.
     pub spec: &'p str,
-    /// The directory with CRIU's images.
+    /// The directory with CRIU's images; of several containers with what they have in common.
     pub images: &'p Path,
     /// A tar of the writable layer.
+    pub layer: Option<&'p Path>,
+    /// Empty, or several containers, in the manifest's order.
+    pub containers: &'p [PartsOf<'p>],
+}
+
+/// What one of several containers is made of.
+#[derive(Debug, Clone, Copy)]
+pub struct PartsOf<'p> {
+    /// Its name.
+    pub name: &'p str,
+    /// Its OCI configuration.
+    pub spec: &'p str,
+    /// The directory with its images.
+    pub images: &'p Path,
+    /// A tar of its writable layer.
     pub layer: Option<&'p Path>,
 }
 
@@ -58,6 +73,11 @@ pub fn write(parts: &Parts<'_>, format: Format, replace: bool, progress: Progres
     let mut file = part().map_err(CheckpointError::file("make a file in", dir))?;
     let content_bytes = match format {
         Format::Godwit => own(file.as_file_mut(), parts, progress)?,
+        Format::Oci if !parts.containers.is_empty() => {
+            let why =
+                "a checkpoint image for engines holds one container, and the workload has several: leave --format out";
+            return Err(CheckpointError::NoCheckpoint { path: target.to_owned(), why: why.into() });
+        }
         Format::Oci => {
             let mut layer = part().map_err(CheckpointError::file("make a file in", dir))?;
             let made = oci::write_layer(layer.as_file_mut(), parts, progress)?;

@@ -5,7 +5,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use godwit_checkpoint::{
-    CheckpointError, FORMAT, Format, Host, Manifest, Parts, Result, Unpacked, inspect, unpack, write,
+    CheckpointError, FORMAT, FORMAT_OF_ONE, Format, Host, Manifest, OfContainer, Parts, PartsOf, Result, Unpacked,
+    inspect, unpack, write,
 };
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -15,7 +16,7 @@ const SPEC: &str = r#"{"process":{"args":["/bin/app","--port","7"]},"mounts":[{"
 
 fn manifest() -> Manifest {
     Manifest {
-        format: FORMAT,
+        format: FORMAT_OF_ONE,
         creator: "godwit 0.1.0".into(),
         id: "video-1".into(),
         created: "2026-11-24T12:00:00Z".into(),
@@ -34,6 +35,7 @@ fn manifest() -> Manifest {
         processes: Vec::new(),
         sockets: Vec::new(),
         plan: json!({"external": [], "descriptors": []}),
+        containers: Vec::new(),
     }
 }
 
@@ -69,7 +71,14 @@ fn made(format: Format, images: &BTreeMap<String, Vec<u8>>, layer: Option<&[u8]>
     });
     let file = dir.path().join("it");
     let manifest = manifest();
-    let parts = Parts { target: &file, manifest: &manifest, spec: SPEC, images: &from, layer: layer.as_deref() };
+    let parts = Parts {
+        target: &file,
+        manifest: &manifest,
+        spec: SPEC,
+        images: &from,
+        layer: layer.as_deref(),
+        containers: &[],
+    };
     let written = write(&parts, format, false, &mut |_, _| true).unwrap();
     assert_eq!(written.file_bytes, fs::metadata(&file).unwrap().len());
     Made { file, dir }
@@ -275,11 +284,89 @@ fn another_version_is_named_with_who_wrote_it() {
         fs::write(from.join(name), content).unwrap();
     }
     let manifest = Manifest { format: FORMAT + 1, creator: "godwit 9.0.0".into(), ..manifest() };
-    let parts = Parts { target: &file, manifest: &manifest, spec: SPEC, images: &from, layer: None };
+    let parts = Parts { target: &file, manifest: &manifest, spec: SPEC, images: &from, layer: None, containers: &[] };
     write(&parts, Format::Godwit, false, &mut |_, _| true).unwrap();
     let error = unpack(&file, &dir.path().join("into"), &mut |_, _| true).unwrap_err();
-    assert!(matches!(error, CheckpointError::Version { found: 2, known: 1, .. }), "{error}");
+    assert!(matches!(error, CheckpointError::Version { found: 3, known: 2, .. }), "{error}");
     assert!(error.to_string().contains("godwit 9.0.0"), "{error}");
+}
+
+/// What there is of two containers, and a volume that both have.
+struct Two {
+    dir: TempDir,
+    manifest: Manifest,
+}
+
+impl Two {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["store", "web"] {
+            let from = dir.path().join("from").join(name);
+            fs::create_dir_all(&from).unwrap();
+            for (image, content) in images() {
+                fs::write(from.join(image), content).unwrap();
+            }
+        }
+        fs::write(dir.path().join("from/volume-0.tar"), b"common").unwrap();
+        fs::write(dir.path().join("layer"), b"written").unwrap();
+        let of = |name: &str| OfContainer { name: name.into(), volumes: vec![0], ..OfContainer::default() };
+        let manifest = Manifest { format: FORMAT, containers: vec![of("web"), of("store")], ..manifest() };
+        Self { dir, manifest }
+    }
+
+    fn write(&self, format: Format) -> Result<PathBuf> {
+        let (from, layer) = (self.dir.path().join("from"), self.dir.path().join("layer"));
+        let (web, store, target) = (from.join("web"), from.join("store"), self.dir.path().join("two.ckpt"));
+        let containers = [
+            PartsOf { name: "web", spec: SPEC, images: &web, layer: Some(&layer) },
+            PartsOf { name: "store", spec: SPEC, images: &store, layer: None },
+        ];
+        let parts = Parts {
+            target: &target,
+            manifest: &self.manifest,
+            spec: "",
+            images: &from,
+            layer: None,
+            containers: &containers,
+        };
+        write(&parts, format, true, &mut |_, _| true)?;
+        Ok(target)
+    }
+}
+
+#[test]
+fn several_containers_come_back_as_they_were() {
+    let two = Two::new();
+    let file = two.write(Format::Godwit).unwrap();
+    let unpacked = unpack(&file, &two.dir.path().join("into"), &mut |_, _| true).unwrap();
+    let [web, store] = &unpacked.containers[..] else { panic!("{unpacked:?}") };
+    assert_eq!((web.name.as_str(), store.name.as_str()), ("web", "store"), "in the manifest's order");
+    assert_eq!(fs::read(web.layer.as_ref().unwrap()).unwrap(), b"written");
+    assert!(store.layer.is_none() && unpacked.layer.is_none());
+    assert_eq!(web.spec, serde_json::from_str::<Value>(SPEC).unwrap());
+    assert_eq!(fs::read(unpacked.images.join("volume-0.tar")).unwrap(), b"common");
+    for name in ["web", "store"] {
+        assert_eq!(fs::read(unpacked.images.join(name).join("pages-1.img")).unwrap(), [7; 8192]);
+    }
+    let inspected = inspect(&file).unwrap();
+    assert_eq!(inspected.containers, ["store", "web"]);
+    assert_eq!((inspected.processes.len(), inspected.size.memory_bytes), (2, 2 * 8192));
+}
+
+#[test]
+fn a_container_that_is_missing_or_too_many_is_damage_and_no_engine_gets_several() {
+    let mut two = Two::new();
+    let third = OfContainer { name: "db".into(), ..OfContainer::default() };
+    two.manifest.containers.push(third);
+    let error =
+        unpack(&two.write(Format::Godwit).unwrap(), &two.dir.path().join("into"), &mut |_, _| true).unwrap_err();
+    assert!(error.to_string().contains("container db"), "{error}");
+    two.manifest.containers.truncate(1);
+    let error =
+        unpack(&two.write(Format::Godwit).unwrap(), &two.dir.path().join("into"), &mut |_, _| true).unwrap_err();
+    assert!(error.to_string().contains("container store"), "{error}");
+    assert!(!two.dir.path().join("into").exists());
+    assert!(two.write(Format::Oci).unwrap_err().to_string().contains("one container"));
 }
 
 #[test]
@@ -291,7 +378,7 @@ fn a_file_is_there_whole_or_not_at_all() {
         fs::write(from.join(name), content).unwrap();
     }
     let manifest = manifest();
-    let parts = Parts { target: &file, manifest: &manifest, spec: SPEC, images: &from, layer: None };
+    let parts = Parts { target: &file, manifest: &manifest, spec: SPEC, images: &from, layer: None, containers: &[] };
     let only_from = || files_in(dir.path()) == ["from"];
     for format in [Format::Godwit, Format::Oci] {
         let stopped = write(&parts, format, false, &mut |_, _| false).unwrap_err();

@@ -38,6 +38,37 @@ pub(crate) struct Container {
     parts: Vec<Part>,
 }
 
+/// What the containers of a checkpoint are made of.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct MadeOf {
+    /// Those of all.
+    pub(crate) volumes: Vec<PathBuf>,
+    pub(crate) containers: Vec<MadeOfOne>,
+}
+
+/// The same of one container.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct MadeOfOne {
+    /// None: it is the only one.
+    pub(crate) name: Option<String>,
+    pub(crate) contents: Contents,
+    /// Which of the volumes it has.
+    pub(crate) volumes: Vec<usize>,
+}
+
+impl MadeOf {
+    /// Whether the same images and volumes are in the same places.
+    pub(crate) fn is_like(&self, other: &Self) -> bool {
+        let like = |(own, others): (&MadeOfOne, &MadeOfOne)| {
+            let places = |one: &MadeOfOne| (one.name.clone(), one.contents.image.clone(), one.volumes.clone());
+            places(own) == places(others)
+        };
+        self.volumes == other.volumes
+            && self.containers.len() == other.containers.len()
+            && self.containers.iter().zip(&other.containers).all(like)
+    }
+}
+
 /// One container of it.
 #[derive(Debug, Clone)]
 struct Part {
@@ -89,18 +120,51 @@ impl Container {
     }
 
     /// A restored checkpoint beside the testbed's workloads; its program is the checkpoint's.
-    pub(crate) fn of_checkpoint(
-        name: &WorkloadName,
-        port: u16,
-        memory: Bytes,
-        contents: Contents,
-        volumes: Vec<PathBuf>,
-    ) -> Self {
-        let (id, dir) = (name.to_string(), PathBuf::new());
-        let layout = Layout { lower: contents.lower.clone(), volumes, ..Layout::default() };
-        let parts = vec![Part { id, dir, contents, volumes: (0..layout.volumes.len()).collect() }];
-        let hostname = String::new();
-        Self { name: name.clone(), port, memory, is_counting: false, hostname, layout, parts }
+    pub(crate) fn of_checkpoint(name: &WorkloadName, port: u16, memory: Bytes, made_of: MadeOf) -> Self {
+        let mut layout = Layout { volumes: made_of.volumes, ..Layout::default() };
+        let mut parts = Vec::new();
+        for MadeOfOne { name: part, contents, volumes } in made_of.containers {
+            let lower = contents.lower.clone();
+            let (id, dir) = match part {
+                None => {
+                    layout.lower = lower;
+                    (name.to_string(), PathBuf::new())
+                }
+                Some(part) => {
+                    let own = (container_id(name.as_str(), &part), Layout::place_of(&part));
+                    layout.containers.push(Root { name: part, lower });
+                    own
+                }
+            };
+            parts.push(Part { id, dir, contents, volumes });
+        }
+        let (name, hostname) = (name.clone(), name.to_string());
+        Self { name, port, memory, is_counting: false, hostname, layout, parts }
+    }
+
+    /// What a checkpoint of it has to be made of, to be restored in its place.
+    pub(crate) fn made_of(&self) -> MadeOf {
+        let of = |part: &Part| {
+            let name = part.dir.file_name().map(|name| name.to_string_lossy().into_owned());
+            MadeOfOne { name, contents: part.contents.clone(), volumes: part.volumes.clone() }
+        };
+        MadeOf { volumes: self.layout.volumes.clone(), containers: self.parts.iter().map(of).collect() }
+    }
+
+    /// Of several containers each: its name, what it is made of, and which volumes it has.
+    pub(crate) fn named(&self) -> impl Iterator<Item = (&str, &Contents, &[usize])> {
+        let names = self.layout.containers.iter().map(|root| root.name.as_str());
+        names.zip(&self.parts).map(|(name, part)| (name, &part.contents, &part.volumes[..]))
+    }
+
+    /// The bundle of each container, in any node.
+    pub(crate) fn bundles(&self) -> impl Iterator<Item = PathBuf> {
+        self.parts.iter().map(|part| self.bundle().join(&part.dir))
+    }
+
+    /// The control group of each container.
+    pub(crate) fn groups(&self, node: &Node) -> Vec<crate::cgroup::Cgroup> {
+        self.parts.iter().map(|part| self.group_of(part, node)).collect()
     }
 
     /// What it is made of, unless it is of several containers.
@@ -174,13 +238,13 @@ impl Container {
     }
 
     /// Where the namespaces are named that its containers have in common, beside the network's.
-    fn namespaces(&self) -> PathBuf {
+    pub(crate) fn namespaces(&self) -> PathBuf {
         self.bundle().join("namespaces")
     }
 
     /// Makes them: no process holds them, they are there as long as the node.
-    fn make_namespaces(&self, node: &Node) -> Result<(), godwit_criu::Error> {
-        let script = "set -e; mkdir -p \"$1\"; cd \"$1\"; touch ipc uts; exec unshare --ipc=ipc --uts=uts \
+    pub(crate) fn make_namespaces(&self, node: &Node) -> Result<(), godwit_criu::Error> {
+        let script = "set -e; mkdir -p \"$1\"; cd \"$1\"; touch ipc uts; umount -l ipc uts 2>/dev/null || true; exec unshare --ipc=ipc --uts=uts \
                       sh -c 'printf %s \"$1\" >/proc/sys/kernel/hostname' sh \"$2\"";
         let make = node.env().command("sh").args(["-c", script, "sh"]).arg(self.namespaces()).arg(&self.hostname);
         make.run(&Limit::within(PATIENCE)).map(drop)
@@ -209,7 +273,9 @@ impl Container {
     pub(crate) fn clear_root(&self, node: &Node) -> Result<(), godwit_criu::Error> {
         let (bundle, limit) = (self.bundle(), Limit::within(PATIENCE));
         self.layout.clear(&node.env(), &bundle, &limit)?;
-        node.env().command("rm").arg("-rf").arg(bundle.join("stand-ins")).run(&limit).map(drop)
+        // Files that name namespaces are mount points.
+        let script = "cd \"$1\"; umount -l namespaces/* 2>/dev/null; rm -rf stand-ins";
+        node.env().command("sh").args(["-c", script, "sh"]).arg(&bundle).run(&limit).map(drop)
     }
 
     pub(crate) fn cgroup(&self, node: &Node) -> crate::cgroup::Cgroup {

@@ -27,10 +27,11 @@ fn table(path: &Path, it: &Inspected) -> String {
     let mut text = format!("{}: {}{version}; {checked}\n\n", path.display(), it.format);
     let mut line = |name: &str, value: &str| {
         if !value.is_empty() {
-            text.push_str(&format!("{name:<10} {value}\n"));
+            text.push_str(&format!("{name:<11}{value}\n"));
         }
     };
     line("workload", &it.workload);
+    line("containers", &it.containers.join(", "));
     line("command", &it.command.join(" "));
     line("image", &it.image);
     line("id", &it.id);

@@ -19,7 +19,7 @@ while (1) { for my $h ($s->can_read) {
   else { $s->remove($h); close $h } } }"#;
 
 /// Asks the store over a connection that stays, and each third time over a new one as well.
-const FRONT: &str = r#"use IO::Socket::INET; use IO::Select;
+const FRONT: &str = r#"use IO::Socket::INET; use IO::Select; $SIG{PIPE} = 'IGNORE';
 FIRST
 sub store { IO::Socket::INET->new(PeerAddr => '127.0.0.1', PeerPort => 6000, Timeout => 60) }
 my $store; for (1 .. 500) { last if $store = store(); select undef, undef, undef, 0.02 } $store or die "no store: $!";

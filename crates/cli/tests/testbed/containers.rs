@@ -1,6 +1,9 @@
 //! Workloads of several containers.
 
-use crate::e2e::{STRATEGIES, until};
+use crate::e2e::service::Client;
+use crate::e2e::{STRATEGIES, godwit, until};
+use serde_json::json;
+
 use crate::e2e::pod::{self, Shopper, asking_meanwhile, assert_both_run_on};
 
 pub fn all_move_as_one_under_load_and_their_connections_stay() {
@@ -103,11 +106,36 @@ pub fn shared_memory_of_system_v_is_found_before_the_freeze() {
     is_refused("", made, "shared memory of System V in the IPC namespace that the containers share");
 }
 
-pub fn a_checkpoint_of_several_is_refused() {
+pub fn a_checkpoint_has_all_of_them_and_the_connections_between_them() {
     let bed = pod::up("", "");
     let mut shopper = Shopper::new(&bed);
     let file = bed.path("video.ckpt");
-    bed.call(&["checkpoint", "video", file.to_str().unwrap()]).fails(2).says("video is of several containers");
-    assert!(!file.exists());
+    let file = file.to_str().unwrap();
+    let refused = bed.call(&["checkpoint", "video", file, "--format", "oci"]).fails(2);
+    refused.says("holds one container, and the workload has several");
+    asking_meanwhile(&mut shopper, || bed.call(&["checkpoint", "video", file]).code(0));
+    shopper.ask();
+    assert_both_run_on(&bed, "edge1");
+    let inspected = godwit(["checkpoint", "inspect", file, "--json"]).code(0).json();
+    assert_eq!(inspected["containers"], json!(["front", "store"]), "{inspected:#}");
+    assert_eq!(inspected["processes"].as_array().unwrap().len(), 2, "{inspected:#}");
+
+    bed.call(&["checkpoint", "video", file, "--force", "--stop"]).code(0);
+    bed.call(&["restore", file, "--node", "edge2"]).code(0);
+    (0..5).for_each(|_| shopper.ask());
+    bed.assert_runs_only_on("video", "edge2");
+    bed.migrate("video", "edge1");
+    (0..5).for_each(|_| shopper.ask());
+
+    // A copy has all but its connections, those between its containers among them: the store is reached by a new one.
+    bed.call(&["restore", file, "--node", "edge2", "--as", "copy"]).code(0);
+    let mut copy = Client::connect_to(&bed, "copy", 0);
+    let by_a_new_one = until("each third time", || {
+        let said = copy.say("hello");
+        let fresh = said.split('|').nth(2).unwrap().to_owned();
+        (!fresh.is_empty()).then_some(fresh)
+    });
+    let (counted, state) = by_a_new_one.split_once(' ').expect("a number and a word");
+    assert!(counted.parse::<u64>().unwrap() > 1 && state == "ok", "memory as it was: {by_a_new_one}");
     shopper.ask();
 }

@@ -52,7 +52,7 @@ fn main() -> ExitCode {
         containers::a_unix_socket_between_them_is_found_before_the_freeze,
         containers::a_named_pipe_between_them_is_found_before_the_freeze,
         containers::shared_memory_of_system_v_is_found_before_the_freeze,
-        containers::a_checkpoint_of_several_is_refused,
+        containers::a_checkpoint_has_all_of_them_and_the_connections_between_them,
         carried::what_criu_is_known_not_to_carry_is_refused_before_the_freeze,
         carried::a_deleted_file_too_big_to_carry_rolls_back,
         carried::ordinary_state_is_carried,

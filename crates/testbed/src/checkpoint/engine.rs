@@ -70,6 +70,16 @@ pub(super) fn moved(spec: &Value, place: &Place<'_>) -> Result<Value, NotDone> {
     Ok(spec)
 }
 
+/// Gives a container of several the namespaces that they have in common, in the place of those that are gone.
+pub(super) fn join(spec: &mut Value, namespaces: &Path) {
+    for namespace in spec["linux"]["namespaces"].as_array_mut().into_iter().flatten() {
+        let kind = namespace["type"].as_str().unwrap_or_default();
+        if ["ipc", "uts"].contains(&kind) {
+            namespace["path"] = json!(namespaces.join(kind));
+        }
+    }
+}
+
 /// Makes something to bind where a bind's source is not on this node: `host` leads there from here, `dir` is a directory of
 /// the node for it. Returns the destinations.
 pub(super) fn stand_in(spec: &mut Value, host: impl Fn(&Path) -> PathBuf, dir: &Path) -> std::io::Result<Vec<String>> {

@@ -5,8 +5,10 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use godwit_agent::Units;
+use godwit_agent::restores::{NotResumed, Prepared, Running};
 use godwit_checkpoint::{Manifest, Unpacked, unpack};
-use godwit_criu::{Connections, ImagesDir, Limit, PreparedRestore, RestoreOptions, RestorePlan, RestoredContainer};
+use godwit_criu::{Connections, Limit, RestoreOptions, RestorePlan};
 use godwit_migration::PartError;
 use godwit_model::{Bytes, WorkloadName};
 use godwit_net::Netns;
@@ -14,7 +16,7 @@ use godwit_net::Netns;
 use super::engine::{self, Place};
 use super::registry::Copied;
 use super::{NotDone, RestoreCheckpoint, Restored, Scratch, TcpChoice, Told, layer, net, part};
-use crate::container::Container;
+use crate::container::{Container, MadeOf, MadeOfOne};
 use crate::contents::Contents;
 use crate::network::{NodeNet, ServiceNet};
 use crate::node::Node;
@@ -147,30 +149,48 @@ impl Job<'_> {
         made
     }
 
-    /// What the container was made of, as far as this testbed has it.
-    fn contents(&self) -> Result<(Contents, Vec<PathBuf>), NotDone> {
-        let Some(manifest) = &self.unpacked.manifest else { return Ok((Contents::of_node_image(), Vec::new())) };
-        let mut contents = Contents::of_node_image();
-        if manifest.own_image {
-            let has_it = |c: &&Contents| c.image.as_deref() == Some(Path::new(&manifest.image));
-            let Some(like) = self.testbed.containers().filter_map(Container::only).find(has_it) else {
-                return Err(NotDone::Refused(format!(
-                    "the checkpoint's image {} is not on the nodes of this testbed: a workload of its scenario has to have it",
-                    manifest.image
-                )));
-            };
-            contents = like.clone();
+    /// What its containers were made of, as far as this testbed has it.
+    fn made_of(&self) -> Result<MadeOf, NotDone> {
+        let Some(manifest) = &self.unpacked.manifest else {
+            let containers = vec![MadeOfOne { contents: Contents::of_node_image(), ..MadeOfOne::default() }];
+            return Ok(MadeOf { volumes: Vec::new(), containers });
+        };
+        let volumes: Vec<PathBuf> = manifest.volumes.iter().map(PathBuf::from).collect();
+        let mut containers = Vec::new();
+        for container in &manifest.containers {
+            let contents = self.contents(container.own_image.then_some(&container.image))?;
+            if container.volumes.iter().any(|number| *number >= volumes.len()) {
+                return Err(NotDone::Refused(format!("container {} has a volume that is not there", container.name)));
+            }
+            let (name, volumes) = (Some(container.name.clone()), container.volumes.clone());
+            containers.push(MadeOfOne { name, contents, volumes });
         }
-        Ok((contents, manifest.volumes.iter().map(PathBuf::from).collect()))
+        if containers.is_empty() {
+            let contents = self.contents(manifest.own_image.then_some(&manifest.image))?;
+            containers.push(MadeOfOne { name: None, contents, volumes: (0..volumes.len()).collect() });
+        }
+        Ok(MadeOf { volumes, containers })
+    }
+
+    /// With an image of its own, or the node's.
+    fn contents(&self, image: Option<&String>) -> Result<Contents, NotDone> {
+        let Some(image) = image else { return Ok(Contents::of_node_image()) };
+        let made_of = self.testbed.containers().flat_map(|container| container.made_of().containers);
+        let mut contents = made_of.map(|one| one.contents);
+        contents.find(|contents| contents.image.as_deref() == Some(Path::new(image))).ok_or_else(|| {
+            NotDone::Refused(format!(
+                "the checkpoint's image {image} is not on the nodes of this testbed: a workload of its scenario has to have it"
+            ))
+        })
     }
 
     fn copy(&self, name: &WorkloadName, slot: usize) -> Result<Done, NotDone> {
         let manifest = self.unpacked.manifest.as_ref();
         let old: Option<SocketAddr> = manifest.and_then(|manifest| manifest.service.parse().ok());
-        let (contents, volumes) = self.contents()?;
+        let made_of = self.made_of()?;
         let memory = Bytes(manifest.map_or(0, |manifest| manifest.declared_memory_bytes));
         let port = old.map_or(NO_PORT, |old| old.port());
-        let container = Container::of_checkpoint(name, port, memory, contents, volumes);
+        let container = Container::of_checkpoint(name, port, memory, made_of);
         let network = self.testbed.network();
         let (service, netns) = network
             .add_copy(slot, name, self.node.name(), old.map(|old| old.ip()))
@@ -214,11 +234,8 @@ impl Job<'_> {
             TcpChoice::Keep | TcpChoice::Auto | TcpChoice::Close => Connections::Closed,
         };
         let container = self.testbed.container(name);
-        let (kept, volumes) = self.contents()?;
-        let is_same = |own: &Contents| own.image == kept.image && container.layout.volumes == volumes;
-        if !container.only().is_some_and(is_same) {
-            let why =
-                "the checkpoint has another image or other volumes than the scenario; restore it as a copy: --as NAME";
+        if !container.made_of().is_like(&self.made_of()?) {
+            let why = "the checkpoint has other containers, images or volumes than the scenario; restore it as a copy: --as NAME";
             return Err(NotDone::Refused(why.into()));
         }
         let service = network.service(name).clone();
@@ -256,17 +273,15 @@ impl Job<'_> {
         container: &Container,
         service: &ServiceNet,
         connections: Connections,
-    ) -> Result<(RestoredContainer, Vec<String>), NotDone> {
+    ) -> Result<(Running, Vec<String>), NotDone> {
         service.lead(&self.net.netlink, &service.local()).map_err(net("the node's route to it"))?;
         let netns = self.testbed.network().service_netns(self.node.name(), &container.name);
-        let own_spec = self.node.host_path(container.bundle().join("config.json"));
-        let before = fs::read(&own_spec).ok();
+        let specs = container.bundles().map(|bundle| self.node.host_path(bundle.join("config.json")));
+        let before: Vec<(PathBuf, Option<Vec<u8>>)> = specs.map(|path| (path.clone(), fs::read(path).ok())).collect();
         let brought = self.bring(container, netns, connections);
-        if brought.is_err()
-            && let Some(before) = before
-        {
+        if brought.is_err() {
             // The node can take it as it was before.
-            let _ = fs::write(&own_spec, before);
+            before.iter().for_each(|(path, text)| _ = text.as_ref().map(|text| fs::write(path, text)));
         }
         brought
     }
@@ -277,64 +292,99 @@ impl Job<'_> {
         container: &Container,
         netns: &Netns,
         connections: Connections,
-    ) -> Result<(RestoredContainer, Vec<String>), NotDone> {
+    ) -> Result<(Running, Vec<String>), NotDone> {
         let limit = Limit::seconds(LIMIT_SECONDS);
-        let env = self.node.env();
         container.clear_root(self.node).map_err(part("clear its root file system"))?;
-        let upper = self.node.host_path(container.bundle().join("upper"));
-        layer::load(self.unpacked.layer.as_deref(), &self.unpacked.deleted, &upper, &limit)?;
+        let unpacked = &self.unpacked;
+        let one = [&unpacked.layer];
+        let layers = unpacked.containers.iter().map(|container| &container.layer);
+        let layers = one.into_iter().filter(|_| !container.is_several()).chain(layers);
+        for (bundle, layer) in container.bundles().zip(layers) {
+            let upper = self.node.host_path(bundle.join("upper"));
+            layer::load(layer.as_deref(), &unpacked.deleted, &upper, &limit)?;
+        }
         let layout = &container.layout;
         let volumes = layout.places().map(|place| self.node.host_path(container.bundle().join(place)));
-        layer::load_volumes(volumes, &self.unpacked.images, &limit)?;
+        layer::load_volumes(volumes, &unpacked.images, &limit)?;
         container.mount_root(self.node).map_err(part("mount its root file system"))?;
+        if container.is_several() {
+            container.make_namespaces(self.node).map_err(part("make its containers' common namespaces"))?;
+        }
+        let path = self.node.host_path(container.bundle());
+        layout.write(&path).map_err(|e| PartError::caused_by(format!("write into {}", path.display()), e))?;
 
-        let cgroup = container.cgroup(self.node).oci_path();
-        let rootfs = container.bundle().join("rootfs");
-        let place = Place { rootfs: &rootfs, netns: netns.path(), cgroup: &cgroup };
-        let mut spec = engine::moved(&self.unpacked.spec, &place)?;
-        let volumes = layout.places().map(|place| container.bundle().join(place));
-        engine::bind(&mut spec, layout.volumes.iter().zip(volumes));
+        let (mut plans, mut notes) = (Vec::new(), Vec::new());
+        for (number, (bundle, cgroup)) in container.bundles().zip(container.groups(self.node)).enumerate() {
+            let (plan, noted) = self.configure(container, number, &bundle, netns, &cgroup.oci_path())?;
+            plans.push(plan);
+            notes.extend(noted);
+        }
+        let netns_key = unpacked.manifest.is_none().then(|| engine::NETNS_KEY.to_owned());
+        let options = |bundle: &Path| {
+            let netns_key = netns_key.clone();
+            RestoreOptions { connections, netns_key, ..RestoreOptions::new(bundle) }
+        };
+        let units = Units::at(&self.node.env(), container.name.as_str(), &container.bundle())?;
+        let prepared = Prepared::new(&units, &unpacked.images, &plans, options, &limit)?;
+        let held = prepared.restore(&limit).map_err(|error| {
+            let text = error.chain();
+            let is_other_file = ["bad size", "build-ID", "build-id"].iter().any(|sign| text.contains(sign));
+            let next =
+                if is_other_file { " (the node's image has another version of a file that it had open)" } else { "" };
+            error.within(format!("bring it back{next}"))
+        })?;
+        let running = held.resume(&units, &limit).map_err(|NotResumed { error, .. }| error)?;
+        Ok((running, notes))
+    }
+
+    /// Writes the configuration of one container. What its restore needs to know, and what is not as it was.
+    fn configure(
+        &self,
+        container: &Container,
+        number: usize,
+        bundle: &Path,
+        netns: &Netns,
+        cgroup: &str,
+    ) -> Result<(RestorePlan, Vec<String>), NotDone> {
+        let rootfs = bundle.join("rootfs");
+        let place = Place { rootfs: &rootfs, netns: netns.path(), cgroup };
+        let several = self.unpacked.containers.get(number);
+        let mut spec = engine::moved(several.map_or(&self.unpacked.spec, |container| &container.spec), &place)?;
+        if several.is_some() {
+            engine::join(&mut spec, &container.namespaces());
+        }
+        let layout = &container.layout;
+        let volumes = layout.places().map(|place| container.bundle().join(place)).zip(&layout.volumes).enumerate();
+        let own = container.made_of().containers.into_iter().nth(number).unwrap_or_default().volumes;
+        let own = volumes.filter(|(volume, _)| own.contains(volume)).map(|(_, (place, inside))| (inside, place));
+        engine::bind(&mut spec, own);
         let mut notes = Vec::new();
-        let mut options = RestoreOptions { connections, ..RestoreOptions::new(container.bundle()) };
         let plan = match &self.unpacked.manifest {
-            Some(manifest) => plan_of(manifest)?,
+            Some(manifest) => plan_of(manifest.containers.get(number).map_or(&manifest.plan, |own| &own.plan))?,
             None => {
-                options.netns_key = Some(engine::NETNS_KEY.into());
-                let dir = container.bundle().join("stand-ins");
+                let dir = bundle.join("stand-ins");
                 let made = engine::stand_in(&mut spec, |path| self.node.host_path(path), &dir)
                     .map_err(|e| PartError::caused_by("stand in for mounts of its host", e))?;
                 notes.extend(made.into_iter().map(|at| format!("{at} is empty: what was mounted there is not here")));
                 engine::plan(&spec, &self.unpacked.images)
             }
         };
-        let config = self.node.host_path(container.bundle().join("config.json"));
+        let config = self.node.host_path(bundle.join("config.json"));
         fs::write(&config, spec.to_string())
             .map_err(|e| PartError::caused_by(format!("write {}", config.display()), e))?;
-        let images = ImagesDir::create(&self.unpacked.images).map_err(part("open the images"))?;
-        let id = container.name.as_str();
-        let prepared =
-            PreparedRestore::new(&env, id, images, &plan, options, &limit).map_err(part("prepare the restore"))?;
-        let held = prepared.restore(&limit).map_err(|error| {
-            let text = error.to_string();
-            let is_other_file = ["bad size", "build-ID", "build-id"].iter().any(|sign| text.contains(sign));
-            let next =
-                if is_other_file { " (the node's image has another version of a file that it had open)" } else { "" };
-            part(format!("restore it{next}"))(error)
-        })?;
-        let running = held.resume(&limit).map_err(part("let it run"))?;
-        Ok((running, notes))
+        Ok((plan, notes))
     }
 
     /// It runs: what fails now is no failure of the restore.
-    fn settle(&self, running: RestoredContainer) {
+    fn settle(&self, running: Running) {
         if let Err(error) = running.finish(&Limit::seconds(LIMIT_SECONDS)) {
-            tracing::warn!(%error, "left behind after a restore");
+            tracing::warn!(error = error.chain(), "left behind after a restore");
         }
     }
 }
 
-fn plan_of(manifest: &Manifest) -> Result<RestorePlan, NotDone> {
-    serde_json::from_value(manifest.plan.clone())
+fn plan_of(plan: &serde_json::Value) -> Result<RestorePlan, NotDone> {
+    serde_json::from_value(plan.clone())
         .map_err(|e| NotDone::Refused(format!("the checkpoint's plan of its mounts cannot be read: {e}")))
 }
 
