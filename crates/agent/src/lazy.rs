@@ -7,7 +7,7 @@ use std::time::Duration;
 use godwit_criu::Member;
 use godwit_migration::PartError;
 use godwit_pages::remote::{PageSource, Patience, RemotePages};
-use godwit_pages::{FillOptions, LazyHandler, PageStore};
+use godwit_pages::{FillOptions, HandlerProgram, LazyHandler, PageStore};
 use godwit_transport::Peer;
 
 use crate::paging::{self, Ahead, Door};
@@ -36,7 +36,7 @@ impl Memory {
         let (images, store) = (unit.images(all), Arc::new(PageStore::new()));
         let pages = follows.is_some().then(RemotePages::new);
         let remote = pages.clone().map(|pages| pages as Arc<dyn PageSource>);
-        let options = FillOptions { remote, ..FillOptions::default() };
+        let options = FillOptions { remote, apart: Some(apart()), ..FillOptions::default() };
         let handler = LazyHandler::listen(&images, Arc::clone(&store), options);
         let handler = handler.map_err(|e| PartError::caused_by("keep memory ready", e))?;
         let (ahead, listener) = match follows {
@@ -84,9 +84,8 @@ impl Memory {
     }
 
     /// Waits until all of it is in its place.
-    pub(crate) fn wait_filled(&self, within: Duration) -> Result<(), PartError> {
-        let filled = self.handler.wait_filled(within);
-        let filled = filled.map_err(|e| PartError::caused_by("put all memory in place", e))?;
+    pub(crate) fn wait_filled(&self, within: Duration) -> godwit_pages::Result<()> {
+        let filled = self.handler.wait_filled(within)?;
         tracing::debug!(?filled, "memory is in place");
         Ok(())
     }
@@ -98,6 +97,11 @@ impl Drop for Memory {
             pages.stop();
         }
     }
+}
+
+/// This very program, whatever is at its path by now.
+fn apart() -> HandlerProgram {
+    HandlerProgram { path: "/proc/self/exe".into(), args: vec!["page-handler".into()] }
 }
 
 /// When it is known where the source's memory will be, it is gone there.

@@ -48,6 +48,8 @@ use std::time::Duration;
 pub use client::{Address, AgentClient, AgentInfo, CallError, OpenMigration};
 pub use config::{AgentConfig, Listen, NodeMemory};
 pub use files::{Layout, Root};
+/// The whole life of the process that puts the memory of a restored container in its place: `page-handler` of this program.
+pub use godwit_pages::serve_apart as page_handler;
 pub use remote::{RemoteSource, RemoteTarget, sides};
 pub use server::{ServeError, serve};
 pub use unit::{MOST_CONTAINERS, Units, container_id};

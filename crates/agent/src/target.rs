@@ -27,6 +27,10 @@ use crate::{FREEZE_LIMIT, STAGE_LIMIT};
 /// Of a target that was let run.
 const ENDED: &str = "all its processes have ended";
 
+fn unfilled(error: godwit_pages::Error) -> PartError {
+    PartError::caused_by("put all memory in place", error)
+}
+
 /// How far the target is.
 enum TargetState {
     Empty,
@@ -86,7 +90,7 @@ impl TargetWork {
             TargetState::Running(_) if self.fetches() => "runs, some of its memory is only on the source",
             TargetState::Running(_) => "runs, memory is put in place",
             TargetState::Settled => "runs",
-            TargetState::Lost(_) => "lost: some of its memory was only on the source",
+            TargetState::Lost(_) => "lost: it did not get all its memory",
         }
     }
 
@@ -290,8 +294,13 @@ impl TargetWork {
                     // What is fetched may have to wait for a link; who waits too long for it gives up by itself.
                     let within = if memory.fetches() { Duration::MAX } else { STAGE_LIMIT };
                     match memory.wait_filled(within) {
-                        Err(error) if self.fetches() => return Err(self.lost(running, error)),
-                        done => done?,
+                        // It may yet be: to be asked again.
+                        Err(error @ godwit_pages::Error::TimedOut { .. }) => {
+                            self.state = TargetState::Running(running);
+                            return Err(unfilled(error));
+                        }
+                        Err(error) => return Err(self.lost(running, unfilled(error))),
+                        Ok(()) => {}
                     }
                 }
                 self.memory.clear();
@@ -328,13 +337,18 @@ impl TargetWork {
 
     /// Pages that nobody has any more: it must not run on with zeroes in their place.
     fn lost(&mut self, running: Running, error: PartError) -> PartError {
+        let fetched = self.fetches();
         let memory = std::mem::take(&mut self.memory);
         if let Err(error) = running.end(&self.units) {
             // Its descriptors stay open for ever then, and it stands.
             tracing::error!(error = error.chain(), "the incomplete copy could not be ended");
             std::mem::forget(memory);
         }
-        let why = error.within("some of its memory was only on the source, and did not come").chain();
+        let what = match fetched {
+            true => "some of its memory was only on the source, and did not come",
+            false => "some of its memory could not be put in its place",
+        };
+        let why = error.within(what).chain();
         self.state = TargetState::Lost(why.clone());
         PartError::gone(why)
     }

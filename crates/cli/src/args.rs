@@ -97,6 +97,9 @@ pub enum Command {
         /// Its configuration, as JSON.
         config: String,
     },
+    /// Puts the memory of a restored workload in its place; started by an agent.
+    #[command(hide = true)]
+    PageHandler,
     /// The counting service that clients measure against.
     #[command(hide = true)]
     Service(Service),

@@ -56,6 +56,7 @@ fn run(command: Command) -> failure::Result {
         Command::Man { dir } => command::reference::man(&dir),
         Command::NodeInit { config } => command::inside::node_init(&config),
         Command::Agent { config } => command::inside::agent(&config),
+        Command::PageHandler => Ok(godwit_agent::page_handler()),
         Command::Service(args) => command::inside::service(&args),
     }
 }

@@ -1,20 +1,27 @@
-//! Where the bytes of stored pages are: anonymous memory in large chunks, addressed by slots of one page.
+//! Where the bytes of stored pages are: a file without a name, addressed by slots of one page. Another process that has its
+//! descriptor has the bytes, however this one ends.
 
 #![allow(unsafe_code)]
 
+use std::fs::File;
 use std::io;
+use std::os::fd::{AsRawFd, RawFd};
+use std::os::unix::fs::FileExt;
 use std::ptr::NonNull;
+
+use nix::sys::memfd::{MFdFlags, memfd_create};
 
 use crate::PAGE;
 
 /// Pages of one chunk: 64 MiB.
 const CHUNK: u64 = 16 * 1024;
-/// What the kernel backs with one huge page.
-const HUGE: usize = 2 << 20;
+const CHUNK_BYTES: u64 = CHUNK * PAGE;
 
 /// Memory that grows; slots that were given up are used again.
 #[derive(Debug, Default)]
 pub(crate) struct Arena {
+    /// As long as the chunks together.
+    file: Option<File>,
     chunks: Vec<Chunk>,
     /// The first slot that was never used.
     next: u64,
@@ -23,6 +30,19 @@ pub(crate) struct Arena {
 }
 
 impl Arena {
+    /// One that another process has made, to be read.
+    pub(crate) fn received(file: File) -> io::Result<Self> {
+        let chunks = file.metadata()?.len() / CHUNK_BYTES;
+        let chunks: Vec<Chunk> = (0..chunks).map(|n| Chunk::map(&file, n)).collect::<io::Result<_>>()?;
+        let next = chunks.len() as u64 * CHUNK;
+        Ok(Self { file: Some(file), chunks, next, free: Vec::new() })
+    }
+
+    /// By which another process has it; none while nothing is in it.
+    pub(crate) fn descriptor(&self) -> Option<RawFd> {
+        self.file.as_ref().map(AsRawFd::as_raw_fd)
+    }
+
     /// At most `pages` slots in a row, at least one: the first and how many.
     pub(crate) fn take(&mut self, pages: u64) -> io::Result<(u64, u64)> {
         if let Some((slot, len)) = self.free.pop() {
@@ -33,12 +53,23 @@ impl Arena {
             return Ok((slot, got));
         }
         if self.next == self.chunks.len() as u64 * CHUNK {
-            self.chunks.push(Chunk::map()?);
+            self.grow()?;
         }
         let slot = self.next;
         let got = pages.min(CHUNK - slot % CHUNK);
         self.next += got;
         Ok((slot, got))
+    }
+
+    fn grow(&mut self) -> io::Result<()> {
+        let file = match &mut self.file {
+            Some(file) => file,
+            none => none.insert(memfd_create(c"godwit-pages", MFdFlags::MFD_CLOEXEC)?.into()),
+        };
+        let chunks = self.chunks.len() as u64;
+        file.set_len((chunks + 1) * CHUNK_BYTES)?;
+        self.chunks.push(Chunk::map(file, chunks)?);
+        Ok(())
     }
 
     /// Gives slots up.
@@ -48,81 +79,50 @@ impl Arena {
 
     /// The bytes of `pages` slots, or of as many of them as lie in a row.
     pub(crate) fn bytes(&self, slot: u64, pages: u64) -> &[u8] {
-        let (chunk, at, len) = Self::place(slot, pages);
-        &self.chunks[chunk].bytes()[at..at + len]
-    }
-
-    /// Writes whole pages from `slot` on.
-    pub(crate) fn write(&mut self, mut slot: u64, mut bytes: &[u8]) {
-        while !bytes.is_empty() {
-            let (chunk, at, len) = Self::place(slot, bytes.len() as u64 / PAGE);
-            let (now, later) = bytes.split_at(len);
-            self.chunks[chunk].bytes_mut()[at..at + len].copy_from_slice(now);
-            slot += len as u64 / PAGE;
-            bytes = later;
-        }
-    }
-
-    fn place(slot: u64, pages: u64) -> (usize, usize, usize) {
         let pages = pages.min(CHUNK - slot % CHUNK);
-        ((slot / CHUNK) as usize, (slot % CHUNK * PAGE) as usize, (pages * PAGE) as usize)
+        let (at, len) = ((slot % CHUNK * PAGE) as usize, (pages * PAGE) as usize);
+        &self.chunks[(slot / CHUNK) as usize].bytes()[at..at + len]
+    }
+
+    /// Writes whole pages from `slot` on. (A call writes them without first making them zero, which a mapping would.)
+    pub(crate) fn write(&mut self, slot: u64, bytes: &[u8]) -> io::Result<()> {
+        let file = self.file.as_ref().ok_or(io::ErrorKind::NotFound)?;
+        file.write_all_at(bytes, slot * PAGE)
     }
 }
 
-/// One mapping, aligned so that huge pages fit.
+/// A part of the file, mapped to be read.
 #[derive(Debug)]
-struct Chunk {
-    map: NonNull<u8>,
-    map_len: usize,
-    /// Where the aligned part begins.
-    skip: usize,
-}
+struct Chunk(NonNull<u8>);
 
-const CHUNK_BYTES: usize = (CHUNK * PAGE) as usize;
-
-// SAFETY: the mapping is ours alone, and `&`/`&mut self` guard it as they guard a Vec's.
+// SAFETY: the mapping is read only, and lives as long as this does.
 unsafe impl Send for Chunk {}
-// SAFETY: as above; shared access only reads.
+// SAFETY: as above.
 unsafe impl Sync for Chunk {}
 
 impl Chunk {
-    fn map() -> io::Result<Self> {
-        let map_len = CHUNK_BYTES + HUGE;
-        let (prot, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
-        // SAFETY: a new anonymous mapping, at an address of the kernel's choice.
-        let map = unsafe { libc::mmap(std::ptr::null_mut(), map_len, prot, flags | libc::MAP_NORESERVE, -1, 0) };
+    fn map(file: &File, number: u64) -> io::Result<Self> {
+        let at = libc::off_t::try_from(number * CHUNK_BYTES).map_err(io::Error::other)?;
+        let (len, fd) = (CHUNK_BYTES as usize, file.as_raw_fd());
+        // SAFETY: a new mapping, at an address of the kernel's choice.
+        let map = unsafe { libc::mmap(std::ptr::null_mut(), len, libc::PROT_READ, libc::MAP_SHARED, fd, at) };
         if map == libc::MAP_FAILED {
             return Err(io::Error::last_os_error());
         }
-        let map = NonNull::new(map.cast::<u8>()).ok_or(io::ErrorKind::OutOfMemory)?;
-        let chunk = Self { map, map_len, skip: map.align_offset(HUGE) };
-        // SAFETY: the range is within the mapping. It is advice: without huge pages it is only slower.
-        unsafe { libc::madvise(chunk.start().cast(), CHUNK_BYTES, libc::MADV_HUGEPAGE) };
-        // SAFETY: as above. Children (the guard) have no use for it.
-        unsafe { libc::madvise(chunk.start().cast(), CHUNK_BYTES, libc::MADV_DONTFORK) };
-        Ok(chunk)
-    }
-
-    fn start(&self) -> *mut u8 {
-        // SAFETY: skip < HUGE, and the mapping is HUGE longer than what is used of it.
-        unsafe { self.map.as_ptr().add(self.skip) }
+        Ok(Self(NonNull::new(map.cast::<u8>()).ok_or(io::ErrorKind::OutOfMemory)?))
     }
 
     fn bytes(&self) -> &[u8] {
-        // SAFETY: mapped, readable, zero or written by us, and unmapped only by drop.
-        unsafe { std::slice::from_raw_parts(self.start(), CHUNK_BYTES) }
-    }
-
-    fn bytes_mut(&mut self) -> &mut [u8] {
-        // SAFETY: as in `bytes`, and writable; `&mut self` is the only access.
-        unsafe { std::slice::from_raw_parts_mut(self.start(), CHUNK_BYTES) }
+        // SAFETY: mapped and within the file, which never gets shorter. `Arena::write` needs the arena for itself alone, so
+        // nothing is written while this is borrowed; a process that has received it only reads.
+        unsafe { std::slice::from_raw_parts(self.0.as_ptr(), CHUNK_BYTES as usize) }
     }
 }
 
 impl Drop for Chunk {
     fn drop(&mut self) {
         // SAFETY: exactly what was mapped, and nothing borrows it any more.
-        unsafe { libc::munmap(self.map.as_ptr().cast(), self.map_len) };
+        unsafe { libc::munmap(self.0.as_ptr().cast(), CHUNK_BYTES as usize) };
     }
 }
 
@@ -147,9 +147,20 @@ mod tests {
         arena.take(CHUNK).unwrap();
         arena.take(CHUNK).unwrap();
         let bytes: Vec<u8> = (0..4 * PAGE).map(|n| (n / PAGE + 1) as u8).collect();
-        arena.write(CHUNK - 2, &bytes);
+        arena.write(CHUNK - 2, &bytes).unwrap();
         let first = arena.bytes(CHUNK - 2, 4);
         assert_eq!(first, &bytes[..2 * PAGE as usize]);
         assert_eq!(arena.bytes(CHUNK, 2), &bytes[2 * PAGE as usize..]);
+    }
+
+    #[test]
+    fn who_has_its_descriptor_has_its_bytes() {
+        let mut arena = Arena::default();
+        assert_eq!(arena.descriptor(), None);
+        let (slot, _) = arena.take(2).unwrap();
+        arena.write(slot, &[7; 2 * PAGE as usize]).unwrap();
+        let other = Arena::received(arena.file.as_ref().unwrap().try_clone().unwrap()).unwrap();
+        drop(arena);
+        assert_eq!(other.bytes(slot, 2), [7; 2 * PAGE as usize]);
     }
 }

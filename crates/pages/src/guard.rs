@@ -42,7 +42,7 @@ impl Drop for Guard {
     }
 }
 
-fn pidfd_open(pid: i32) -> io::Result<OwnedFd> {
+pub(crate) fn pidfd_open(pid: i32) -> io::Result<OwnedFd> {
     // SAFETY: takes two integers and touches no memory of ours.
     let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
     if fd < 0 {
@@ -50,6 +50,19 @@ fn pidfd_open(pid: i32) -> io::Result<OwnedFd> {
     }
     // SAFETY: the kernel has just made this descriptor for us.
     Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
+}
+
+/// Kills the process behind a descriptor. Only a system call, as the next.
+pub(crate) fn kill(process: RawFd) {
+    let info = std::ptr::null::<libc::siginfo_t>();
+    // SAFETY: takes integers, and no information.
+    unsafe { libc::syscall(libc::SYS_pidfd_send_signal, process, libc::SIGKILL, info, 0) };
+}
+
+pub(crate) fn wait_for_end(process: RawFd) {
+    let mut poll = libc::pollfd { fd: process, events: libc::POLLIN, revents: 0 };
+    // SAFETY: one descriptor to look at, on this stack.
+    while unsafe { libc::poll(&raw mut poll, 1, -1) } < 0 {}
 }
 
 /// The guard's whole life. After the fork of a process with several threads only system calls are safe: no allocation, no
@@ -77,15 +90,9 @@ fn watch(kept: &[RawFd], targets: &[RawFd], dismissed: RawFd) -> ! {
                 _ => {}
             }
         }
-        for target in targets {
-            let info = std::ptr::null::<libc::siginfo_t>();
-            libc::syscall(libc::SYS_pidfd_send_signal, *target, libc::SIGKILL, info, 0);
-        }
+        targets.iter().for_each(|target| kill(*target));
         // The descriptors of the memory stay open until the processes are gone.
-        for target in targets {
-            let mut poll = libc::pollfd { fd: *target, events: libc::POLLIN, revents: 0 };
-            while libc::poll(&raw mut poll, 1, -1) < 0 {}
-        }
+        targets.iter().for_each(|target| wait_for_end(*target));
         libc::_exit(0)
     }
 }

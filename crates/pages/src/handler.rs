@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::fs;
+use std::io;
 use std::ops::Range;
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixListener;
@@ -14,6 +15,7 @@ use std::time::{Duration, Instant};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use crate::PAGE;
+use crate::apart::{HandlerProgram, Started};
 use crate::error::{Context, Error, Result};
 use crate::images::Pagemap;
 use crate::remote::{PageSource, Ranges};
@@ -33,11 +35,18 @@ pub struct FillOptions {
     pub hot: Vec<(i32, Range<u64>)>,
     /// Where pages are that the store does not have; none: then they have to be in the store.
     pub remote: Option<Arc<dyn PageSource>>,
+    /// How to start the handler as a process of its own, which goes on when this one is killed; none: a thread here serves. Not
+    /// where pages are elsewhere.
+    pub apart: Option<HandlerProgram>,
 }
 
 impl std::fmt::Debug for FillOptions {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("FillOptions").field("hot", &self.hot.len()).field("remote", &self.remote.is_some()).finish()
+        f.debug_struct("FillOptions")
+            .field("hot", &self.hot.len())
+            .field("remote", &self.remote.is_some())
+            .field("apart", &self.apart)
+            .finish()
     }
 }
 
@@ -148,6 +157,26 @@ pub(crate) struct State {
 }
 
 impl Shared {
+    pub(crate) fn new(phase: Phase) -> io::Result<Self> {
+        let state = State {
+            phase,
+            pids: Vec::new(),
+            ready: false,
+            guard_asked: None,
+            guarded: None,
+            arrived: VecDeque::new(),
+            lost: None,
+            stats: Stats::default(),
+        };
+        Ok(Self {
+            state: Mutex::new(state),
+            changed: Condvar::new(),
+            wake: EventFd::from_value_and_flags(0, EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?,
+            fill: AtomicBool::new(false),
+            stop: AtomicBool::new(false),
+        })
+    }
+
     pub(crate) fn state(&self) -> MutexGuard<'_, State> {
         // Plain data: whole even if a thread has panicked over it.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
@@ -173,6 +202,14 @@ impl Shared {
     pub(crate) fn filled(&self, took: Duration) {
         let mut state = self.state();
         state.stats.fill = took;
+        state.ready = true;
+        self.changed.notify_all();
+    }
+
+    /// As a handler in another process has said.
+    pub(crate) fn ready(&self, stats: Stats) {
+        let mut state = self.state();
+        state.stats = stats;
         state.ready = true;
         self.changed.notify_all();
     }
@@ -210,26 +247,11 @@ impl LazyHandler {
         let opened = fs::File::open(dir).context(|| format!("open {}", dir.display()))?;
         let listener = UnixListener::bind(format!("/proc/self/fd/{}/{SOCKET}", opened.as_raw_fd()))
             .context(|| format!("listen on {}", path.display()))?;
-        let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
-        let wake = EventFd::from_value_and_flags(0, flags).context(|| "make an eventfd".into())?;
-        let state = State {
-            phase: Phase::Waiting,
-            pids: Vec::new(),
-            ready: false,
-            guard_asked: None,
-            guarded: None,
-            arrived: VecDeque::new(),
-            lost: None,
-            stats: Stats::default(),
-        };
-        let shared = Arc::new(Shared {
-            state: Mutex::new(state),
-            changed: Condvar::new(),
-            wake,
-            fill: AtomicBool::new(false),
-            stop: AtomicBool::new(false),
-        });
-        let server = Server::new(dir.to_path_buf(), listener, store.clone(), options, shared.clone());
+        let shared = Arc::new(Shared::new(Phase::Waiting).context(|| "make an eventfd".into())?);
+        let started = options.apart.as_ref().filter(|_| options.remote.is_none()).map(Started::start).transpose();
+        let started = started.context(|| "start who puts memory in its place".into())?;
+        let server = Server::new(dir.to_path_buf(), Some(listener), store.clone(), options, shared.clone());
+        let server = server.with_started(started);
         let thread = std::thread::Builder::new().name("pages".into()).spawn(move || server.run());
         let thread = thread.context(|| "start a thread".into())?;
         Ok(Self { dir: dir.to_path_buf(), store, shared, thread: Some(thread) })
@@ -273,8 +295,12 @@ impl LazyHandler {
     }
 
     /// Starts a guard over the processes of a held restore, `host_pids` as this process sees them: a process of its own
-    /// that ends them if this one is killed before they have all their memory. Without it they would run on, and what
+    /// that ends them if who fills them is killed before they have all their memory. Without it they would run on, and what
     /// they lack would read as zero. Their children are ended where the first process of a pid namespace is among them.
+    ///
+    /// With [`FillOptions::apart`] the handler is a process of its own from here on, which this one's end does not end, and its
+    /// guard takes its place rather than end anything. The store must be complete: what comes into it later does not reach
+    /// that process.
     pub fn guard(&self, host_pids: &[i32]) -> Result<()> {
         self.shared.state().guard_asked = Some(host_pids.to_vec());
         self.shared.wake();

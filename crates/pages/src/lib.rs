@@ -25,9 +25,12 @@
 //!
 //! # What it leaves to the caller
 //!
-//! To read the source's memory and to carry it. And what follows when this process is killed while pages are missing:
-//! the container is ended then ([`LazyHandler::guard`]), so the source should not be given up before all is filled.
+//! To read the source's memory and to carry it. And what follows when somebody is killed while pages are missing
+//! ([`LazyHandler::guard`]). With [`FillOptions::apart`] the handler and its guard are processes of their own: any one of them and
+//! this one may be killed, and all is filled. Else, and when both are killed at once, the container is ended; so the source should
+//! not be given up before all is filled.
 
+mod apart;
 mod arena;
 mod error;
 mod extents;
@@ -41,6 +44,7 @@ mod store;
 mod task;
 mod uffd;
 
+pub use apart::{HandlerProgram, serve_apart};
 pub use error::{Error, Result};
 pub use handler::{Arrivals, FillOptions, LazyHandler, Stats, check_complete};
 pub use images::Pagemap;

@@ -25,11 +25,7 @@ pub(crate) struct Pending {
 
 impl Pending {
     pub(crate) fn new(ranges: impl IntoIterator<Item = Range<u64>>) -> Self {
-        let mut pending = Self::default();
-        for range in ranges {
-            pending.insert(Piece { origin: range.start, at: range });
-        }
-        pending
+        Self::of(ranges.into_iter().map(|range| Piece { origin: range.start, at: range }))
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -57,6 +53,21 @@ impl Pending {
         }
         let first = self.map.range(..=range.start).next_back().map_or(range.start, |(start, _)| *start);
         self.map.range(first..range.end).filter_map(|(start, (end, origin))| within(*start..*end, *origin)).collect()
+    }
+
+    /// All that is missing.
+    pub(crate) fn all(&self) -> impl ExactSizeIterator<Item = Piece> {
+        self.map.iter().map(|(start, (end, origin))| Piece { at: *start..*end, origin: *origin })
+    }
+
+    /// The same again, in another process.
+    pub(crate) fn of(pieces: impl IntoIterator<Item = Piece>) -> Self {
+        let mut pending = Self::default();
+        for piece in pieces {
+            pending.moved |= piece.at.start != piece.origin;
+            pending.insert(piece);
+        }
+        pending
     }
 
     fn insert(&mut self, piece: Piece) {

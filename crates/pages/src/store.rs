@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::ops::Range;
+use std::os::fd::RawFd;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use crate::PAGE;
@@ -222,6 +223,18 @@ impl PageStore {
         self.with_run(pid, addr, most, |run| if let Run::Absent(len) = run { len } else { 0 })
     }
 
+    /// Shows what another process needs to have the pages of `pid`: which there are, and the descriptor of their bytes.
+    pub(crate) fn shared<T>(&self, pid: i32, show: impl FnOnce(&Extents, Option<RawFd>) -> T) -> T {
+        let process = self.process(pid);
+        let process = read(&process);
+        show(&process.extents, process.arena.descriptor())
+    }
+
+    /// Takes over what another process has shown.
+    pub(crate) fn receive(&self, pid: i32, extents: Extents, arena: Arena) {
+        write(&self.processes).insert(pid, Arc::new(RwLock::new(Process { extents, arena })));
+    }
+
     fn known(&self, pid: i32) -> Option<Arc<RwLock<Process>>> {
         read(&self.processes).get(&pid).cloned()
     }
@@ -260,7 +273,7 @@ impl Process {
                 }
             };
             let from = ((at - first) * PAGE) as usize;
-            self.arena.write(slot, &bytes[from..from + (pages * PAGE) as usize]);
+            self.arena.write(slot, &bytes[from..from + (pages * PAGE) as usize])?;
             at += pages;
         }
         Ok(())

@@ -45,6 +45,8 @@ pub(crate) struct Outcome {
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct Task {
+    /// One of this handler's own.
+    pub id: u64,
     /// In the images, and so in the store.
     pub pid: i32,
     pub uffd: Uffd,
@@ -62,8 +64,15 @@ pub(crate) struct Task {
 }
 
 impl Task {
-    pub(crate) fn new(pid: i32, uffd: Uffd, lazy: Vec<Range<u64>>, hot: VecDeque<Range<u64>>, fetches: bool) -> Self {
-        Self { pid, uffd, pending: Pending::new(lazy), hot, cursor: 0, runs: false, gone: false, fetches }
+    pub(crate) fn new(
+        id: u64,
+        pid: i32,
+        uffd: Uffd,
+        pending: Pending,
+        hot: VecDeque<Range<u64>>,
+        fetches: bool,
+    ) -> Self {
+        Self { id, pid, uffd, pending, hot, cursor: 0, runs: false, gone: false, fetches }
     }
 
     /// Whether [`Task::fill_some`] may find something.
@@ -71,15 +80,21 @@ impl Task {
         !self.pending.is_empty() && (!self.fetches || !self.hot.is_empty())
     }
 
-    /// Reads what the process has done, and answers its faults.
-    pub(crate) fn on_events(&mut self, store: &PageStore) -> io::Result<Outcome> {
+    /// What is to be filled first.
+    pub(crate) fn hot(&self) -> impl Iterator<Item = &Range<u64>> {
+        self.hot.iter()
+    }
+
+    /// Follows what the process has done, and answers its faults.
+    pub(crate) fn on_events(&mut self, events: Vec<Event>, store: &PageStore) -> io::Result<Outcome> {
         let mut outcome = Outcome::default();
-        for event in self.uffd.events()? {
+        for event in events {
             match event {
                 Event::Fault(addr) => self.on_fault(addr, store, &mut outcome)?,
                 Event::Fork(uffd) => {
                     let (pending, hot) = (self.pending.clone(), self.hot.clone());
                     outcome.children.push(Self {
+                        id: self.id,
                         pid: self.pid,
                         uffd,
                         pending,

@@ -4,7 +4,7 @@
 
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use crate::PAGE;
 
@@ -23,6 +23,9 @@ const EVENT_UNMAP: u8 = 0x16;
 /// Messages that one read may bring.
 const MESSAGES: usize = 16;
 const MESSAGE: usize = 32;
+
+/// Nothing is mapped below (vm.mmap_min_addr is less).
+const LOWEST: u64 = 1 << 20;
 
 /// What a process has done.
 #[derive(Debug)]
@@ -84,6 +87,12 @@ impl AsFd for Uffd {
     }
 }
 
+impl From<OwnedFd> for Uffd {
+    fn from(descriptor: OwnedFd) -> Self {
+        Self(descriptor.into())
+    }
+}
+
 impl Uffd {
     /// Takes over a descriptor that the kernel has just made for us, with a message that brought it.
     pub(crate) fn received(fd: RawFd) -> Self {
@@ -121,6 +130,18 @@ impl Uffd {
         let arg = Range { start: addr, len: PAGE };
         // SAFETY: the kernel only reads `arg`. It fails only for a bad range, for which nobody can wait.
         unsafe { libc::ioctl(self.0.as_raw_fd(), UFFDIO_WAKE, &raw const arg) };
+    }
+
+    /// Wakes all that wait. Their faults are told again, to whoever reads them next.
+    pub(crate) fn wake_all(&self) {
+        // The kernel takes no range that the process cannot have: the longest that it takes.
+        for bits in [56, 52, 48, 47, 42, 39, 38, 36] {
+            let arg = Range { start: LOWEST, len: (1 << bits) - 2 * LOWEST };
+            // SAFETY: the kernel only reads `arg`.
+            if unsafe { libc::ioctl(self.0.as_raw_fd(), UFFDIO_WAKE, &raw const arg) } == 0 {
+                return;
+            }
+        }
     }
 
     /// What has happened since the last call; empty when nothing has.

@@ -13,7 +13,8 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use godwit_criu::{
-    DumpOptions, ImagesDir, MemoryMode, PreparedDump, Runc, Status, clear_target, end_source, recover_source,
+    DumpOptions, ImagesDir, MemoryMode, PreparedDump, Runc, Status, clear_target, end_source, finish_target,
+    recover_source, survives_whole,
 };
 use lazy::{assert_unharmed, running_world};
 use memory::CHECK;
@@ -22,14 +23,20 @@ use nix::unistd::Pid;
 use runner::{kill_mover_at, reached};
 use world::{Node, World, limit};
 
-/// The step at which the mover kills itself.
+/// Steps at which the mover kills itself, and before that its handler, the handler's guard, both, or both but not itself.
 const KILLS_ITSELF: &str = "filling";
+const AND_ITS_HANDLER: &str = "handler";
+const AND_THE_GUARD: &str = "guard";
+const AND_BOTH: &str = "both";
 
 fn main() -> ExitCode {
     let tests = tests![
         a_mover_killed_before_the_commit_point_leaves_a_source_that_can_be_recovered,
         a_mover_killed_after_the_filling_leaves_a_source_that_ends_in_silence,
-        a_mover_killed_while_it_fills_ends_the_target_before_it_sees_a_wrong_page,
+        a_mover_killed_while_memory_is_put_in_place_does_not_harm_the_target,
+        a_handler_killed_while_it_fills_is_replaced_by_its_guard,
+        a_guard_that_is_killed_does_not_harm_the_target,
+        a_handler_killed_with_its_guard_ends_the_target_before_it_sees_a_wrong_page,
     ];
     runner::run(mover, tests)
 }
@@ -53,9 +60,29 @@ fn mover(step: &str) {
     handler.guard(&pids).unwrap();
     reached(step, "guarded");
     let running = restored.resume(&limit()).unwrap();
-    if step == KILLS_ITSELF {
+    if [KILLS_ITSELF, AND_ITS_HANDLER, AND_THE_GUARD, AND_BOTH].contains(&step) {
+        let filler = child_of(Pid::this(), "godwit-pages");
+        let guard = child_of(filler, "godwit-guard");
+        let killed: &[Pid] = match step {
+            AND_ITS_HANDLER => &[filler],
+            AND_THE_GUARD => &[guard],
+            AND_BOTH => &[filler, guard],
+            _ => &[],
+        };
+        if step == AND_BOTH {
+            // So that neither has time to notice.
+            killed.iter().for_each(|pid| kill(*pid, Signal::SIGSTOP).unwrap());
+        }
+        killed.iter().for_each(|pid| kill(*pid, Signal::SIGKILL).unwrap());
         assert_eq!(handler.stats().fill, Duration::ZERO, "all is filled already");
-        kill(Pid::from_raw(std::process::id() as i32), Signal::SIGKILL).unwrap();
+        if step == AND_BOTH {
+            let error = handler.wait_filled(lazy::FILLING).unwrap_err().to_string();
+            assert!(error.contains("was killed, and its guard too"), "{error}");
+            // As whoever is told of that does. The handler is dropped after it.
+            pids.iter().for_each(|pid| kill(Pid::from_raw(*pid), Signal::SIGKILL).unwrap());
+            return;
+        }
+        kill(Pid::this(), Signal::SIGKILL).unwrap();
     }
     handler.wait_filled(lazy::FILLING).unwrap();
     reached(step, "filled");
@@ -91,12 +118,60 @@ fn a_mover_killed_after_the_filling_leaves_a_source_that_ends_in_silence() {
     client.stop().unwrap();
 }
 
-fn a_mover_killed_while_it_fills_ends_the_target_before_it_sees_a_wrong_page() {
-    let world = World::new(&image_or_skip!());
-    // As much as cannot have been filled when the mover ends.
+/// A child by its name, which it has a moment after it was forked.
+fn child_of(parent: Pid, name: &str) -> Pid {
+    let start = std::time::Instant::now();
+    loop {
+        let child = std::fs::read_dir("/proc").unwrap().flatten().find_map(|entry| {
+            let status = std::fs::read_to_string(entry.path().join("status")).ok()?;
+            let field = |name| status.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
+            let is_it = field("Name:") == Some(name) && field("PPid:")?.parse() == Ok(parent.as_raw());
+            is_it.then(|| entry.file_name().to_str()?.parse().ok()).flatten()
+        });
+        if let Some(pid) = child {
+            return Pid::from_raw(pid);
+        }
+        assert!(start.elapsed() < Duration::from_secs(10), "{parent} has no child {name}");
+        std::thread::yield_now();
+    }
+}
+
+/// A move of as much memory as cannot have been filled when the mover ends.
+fn kill_while_it_fills(image: &std::path::Path, step: &str) -> (World, world::Client) {
+    let world = World::new(image);
     world.a.run_counter("app", 1024, &[]);
     let client = world.client();
-    kill_mover_at(&world, "filling", KILLS_ITSELF);
+    kill_mover_at(&world, step, step);
+    (world, client)
+}
+
+fn assert_goes_on(image: &std::path::Path, step: &str) {
+    let (world, client) = kill_while_it_fills(image, step);
+    world.route_to("b");
+    world.b.block(false);
+    assert!(survives_whole(&world.b.env, "app", &limit()).unwrap(), "the target was ended");
+    finish_target(&world.b.env, "app").unwrap();
+    end_source(&world.a.env, "app", &limit()).unwrap();
+    world.a.block(false);
+    client.wait_for(20);
+    assert_eq!(world.ask_once(0, CHECK), 0, "wrong pages");
+    client.stop().unwrap();
+}
+
+fn a_mover_killed_while_memory_is_put_in_place_does_not_harm_the_target() {
+    assert_goes_on(&image_or_skip!(), KILLS_ITSELF);
+}
+
+fn a_handler_killed_while_it_fills_is_replaced_by_its_guard() {
+    assert_goes_on(&image_or_skip!(), AND_ITS_HANDLER);
+}
+
+fn a_guard_that_is_killed_does_not_harm_the_target() {
+    assert_goes_on(&image_or_skip!(), AND_THE_GUARD);
+}
+
+fn a_handler_killed_with_its_guard_ends_the_target_before_it_sees_a_wrong_page() {
+    let (world, client) = kill_while_it_fills(&image_or_skip!(), AND_BOTH);
     let start = std::time::Instant::now();
     while Runc::new(&world.b.env).state("app", &limit()).unwrap().status == Status::Running {
         assert!(start.elapsed() < Duration::from_secs(10), "the target runs on");

@@ -9,7 +9,7 @@ use super::bed::Bed;
 use super::harness::node_image;
 
 /// Evaluates each line that it gets, and answers with the result. Between them it calls `step`, if `first` defines one.
-const EVAL: &str = r#"use IO::Socket::INET; use IO::Select;
+pub(super) const EVAL: &str = r#"use IO::Socket::INET; use IO::Select;
 my $l = IO::Socket::INET->new(Listen => 16, LocalPort => 5555, ReuseAddr => 1) or die "listen: $!";
 my $s = IO::Select->new($l);
 while (1) { step() if defined &step; for my $h ($s->can_read(defined &step ? 0 : undef)) {

@@ -11,6 +11,7 @@ use std::time::Duration;
 use nix::sched::{CloneFlags, setns};
 
 use super::bed::Bed;
+use super::image::EVAL;
 use super::{PATIENCE, until};
 
 /// Answers each line with the number of lines so far, so that a copy that began anew is found out.
@@ -36,6 +37,11 @@ pub fn scenario(command: &[&str]) -> String {
 /// The same with the echo service, which does `first` (Perl) before it listens.
 pub fn echo(first: &str) -> String {
     scenario(&["perl", "-e", &format!("{first}\n{ECHO}")])
+}
+
+/// The same, which evaluates each line that it gets (Perl) and answers with the result.
+pub fn answering(first: &str) -> String {
+    scenario(&["perl", "-e", &format!("{first}\n{EVAL}")])
 }
 
 /// Where a workload or copy is reached.

@@ -11,7 +11,8 @@ use crate::hold::{Standing, assert_rolled_back, assert_unharmed, bed};
 const PHASES: [&str; 10] =
     ["preflight", "stage", "pre-copy", "freeze", "dump", "transfer", "restore", "commit", "switch", "drain"];
 
-fn agent(node: &Node) -> Process {
+/// It runs, or is about to be started again.
+pub fn agent(node: &Node) -> Process {
     let is_agent = |p: &Process| p.args.get(1).is_some_and(|arg| arg == "agent");
     until("its agent runs", || node.processes().into_iter().find(is_agent))
 }
@@ -24,11 +25,11 @@ fn kill(node: &Node) {
 #[track_caller]
 fn one_copy_runs(bed: &Bed, asked: Asked, from: &str, to: &str, victim: &str, at: &str) -> bool {
     let record = asked.record();
-    // The one moment that harms, at the target: what runs and cannot have all its memory any more is ended (docs/adr/0009). It is told, and
-    // no copy runs on with pages that it lacks.
+    // The one moment that harms, at the target of a post-copy: what runs and cannot have all its memory any more is ended
+    // (docs/adr/0011). It is told, and no copy runs on with pages that it lacks.
     if record["outcome"] == "lost" {
         let late = ["transfer", "restore", "commit", "switch", "drain"].iter().any(|phase| at.starts_with(phase));
-        assert!(late && victim == to, "killed in {at}: {record:#}");
+        assert!(at.ends_with("post-copy") && late && victim == to, "killed in {at}: {record:#}");
         [from, to]
             .iter()
             .for_each(|node| assert!(bed.node(node).copy_of("video").is_empty(), "killed in {at}, on {node}"));

@@ -17,6 +17,7 @@ mod hold;
 mod interrupted;
 mod killed;
 mod link;
+mod memory;
 
 use std::process::ExitCode;
 
@@ -47,6 +48,9 @@ fn main() -> ExitCode {
         interrupted::the_demo,
         agents::the_source_s_in_every_phase,
         agents::the_target_s_in_every_phase,
+        memory::anyone_is_killed_and_nothing_lost,
+        memory::by_images_no_agent_that_is_killed_harms,
+        memory::handler_and_guard_are_killed_at_once,
         agents::files_are_whole_whichever_is_killed,
         agents::the_source_s_while_it_holds,
         agents::the_target_s_in_the_restore,

@@ -468,15 +468,17 @@ impl Client {
 }
 
 /// On a loaded machine packets are kept away for seconds, and TCP would wait for as long again. (Older kernels than Linux
-/// 6.15 do, which only takes time.)
+/// 6.15 do, which only takes time.) It would also give up after fifteen tries, which are then fifteen seconds.
 #[allow(unsafe_code)]
 fn retransmit_often(stream: &TcpStream) {
     const TCP_RTO_MAX_MS: libc::c_int = 44;
-    let most: libc::c_int = 1000;
-    let len = size_of_val(&most) as libc::socklen_t;
-    // SAFETY: the kernel reads `len` bytes from `most`.
-    unsafe {
-        libc::setsockopt(stream.as_raw_fd(), libc::IPPROTO_TCP, TCP_RTO_MAX_MS, (&raw const most).cast(), len);
+    for (option, ms) in [(TCP_RTO_MAX_MS, 1000), (libc::TCP_USER_TIMEOUT, 120_000)] {
+        let ms: libc::c_int = ms;
+        let len = size_of_val(&ms) as libc::socklen_t;
+        // SAFETY: the kernel reads `len` bytes from `ms`.
+        unsafe {
+            libc::setsockopt(stream.as_raw_fd(), libc::IPPROTO_TCP, option, (&raw const ms).cast(), len);
+        }
     }
 }
 

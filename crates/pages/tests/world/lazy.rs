@@ -10,7 +10,7 @@ use godwit_criu::{
     DumpOptions, FrozenDump, HeldDump, HeldRestore, ImagesDir, MemoryMode, NodeEnv, PreparedDump, PreparedRestore,
     RestoreOptions, RestorePlan, Runc,
 };
-use godwit_pages::{FillOptions, LazyHandler, PageStore, Stats};
+use godwit_pages::{FillOptions, HandlerProgram, LazyHandler, PageStore, Stats};
 
 use crate::memory::{self, CHECK};
 use crate::world::{BUNDLE, Client, Node, World, limit};
@@ -61,12 +61,18 @@ pub fn assert_unharmed(world: &World, client: Client) {
     client.stop().unwrap();
 }
 
+/// As an agent's: in a process of its own.
+fn apart() -> FillOptions {
+    let program = |path: &str| HandlerProgram { path: path.into(), args: vec!["page-handler".into()] };
+    FillOptions { apart: option_env!("CARGO_BIN_EXE_pages-service").map(program), ..FillOptions::default() }
+}
+
 /// The target's side, with a store that is empty yet.
 pub fn prepare(to: &NodeEnv, images: ImagesDir, plan: &RestorePlan) -> (PreparedRestore, LazyHandler, Arc<PageStore>) {
     let options = RestoreOptions { memory: MemoryMode::Lazy, ..RestoreOptions::new(BUNDLE) };
     let restore = PreparedRestore::new(to, "app", images, plan, options, &limit()).expect("a prepared restore");
     let store = Arc::new(PageStore::new());
-    let handler = LazyHandler::listen(restore.images().path(), store.clone(), FillOptions::default());
+    let handler = LazyHandler::listen(restore.images().path(), store.clone(), apart());
     (restore, handler.expect("a handler"), store)
 }
 
@@ -94,7 +100,7 @@ pub fn freeze_as(
     let restore = PreparedRestore::new(&to.env, "app", world.images(images), dump.plan(), options, &limit());
     let restore = restore.expect("a prepared restore");
     let store = Arc::new(PageStore::new());
-    let listen = || LazyHandler::listen(restore.images().path(), store.clone(), FillOptions::default());
+    let listen = || LazyHandler::listen(restore.images().path(), store.clone(), apart());
     let handler = (mode != Mode::Copied).then(|| listen().expect("a handler"));
     from.block(true);
     to.block(true);

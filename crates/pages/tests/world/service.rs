@@ -3,6 +3,7 @@
 //! `pages-service PORT MIB PAGES_PER_MS [child]`: answers every 8-byte number with that number and how many it has
 //! answered in all its life, while it dirties pages of its MIB of memory. It answers [`CHECK`] with how many of its
 //! pages are wrong, and so it does [`STIR`], after it has moved, dropped, unmapped and forked parts of its memory.
+//! `pages-service page-handler` is no workload, but who puts the memory of one in its place.
 //! With `child` a second process does the same, with memory of its own, on the next port.
 
 #![allow(unsafe_code)]
@@ -22,6 +23,10 @@ static MEMORY: Mutex<Option<Memory>> = Mutex::new(None);
 
 fn main() {
     let args: Vec<String> = std::env::args().collect();
+    if args.get(1).is_some_and(|arg| arg == "page-handler") {
+        _ = godwit_pages::serve_apart();
+        return;
+    }
     let number = |i: usize| args[i].parse::<usize>().expect("a number");
     let (mut port, mib, pages_per_ms) = (number(1), number(2), number(3));
     if args.get(4).is_some_and(|a| a == "child") {
