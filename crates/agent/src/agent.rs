@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use godwit_migration::{PartError, Told};
-use godwit_model::Bytes;
+use godwit_model::{Bandwidth, Bytes};
 use tokio::sync::mpsc;
 
 use crate::config::AgentConfig;
@@ -160,7 +160,7 @@ impl Agent {
             | Step::SourceDrain
             | Step::SourceThaw => {
                 let worker = self.source(&migration)?;
-                let reply = source_step(&worker, step, request.meeting.unwrap_or_default(), request.beside).await;
+                let reply = source_step(&worker, step, request).await;
                 if matches!(step, Step::SourceDrain | Step::SourceThaw) && reply.is_ok() {
                     self.sources.over(id);
                 }
@@ -237,14 +237,10 @@ impl Agent {
     }
 }
 
-async fn source_step(
-    worker: &Worker<Work<SourceWork>>,
-    step: Step,
-    meeting: crate::wire::Meeting,
-    beside: bool,
-) -> Result<StepReply> {
+async fn source_step(worker: &Worker<Work<SourceWork>>, step: Step, request: StepRequest) -> Result<StepReply> {
     let simple = match step {
         Step::SourceStage => {
+            let beside = request.beside;
             let staged = worker.run(move |work| flat(work, |work| work.stage(beside))).await;
             let (plans, beside) = panicked(staged)?;
             let plan = Plans::of(plans).to_json();
@@ -265,11 +261,13 @@ async fn source_step(
             return Ok(StepReply { round: round.map(Into::into), bytes: to_send.0, ..StepReply::default() });
         }
         Step::SourceSend => {
-            let bytes = panicked(worker.run(|work| flat(work, SourceWork::send)).await)?;
-            return Ok(StepReply { bytes: bytes.0, ..StepReply::default() });
+            let sent = panicked(worker.run(|work| flat(work, SourceWork::send)).await)?;
+            return Ok(StepReply { bytes: sent.bytes.0, wire: sent.wire.0, ..StepReply::default() });
         }
         Step::SourceConnect => {
-            return panicked(worker.run(move |work| flat(work, |work| work.connect(&meeting))).await).map(nothing);
+            let (meeting, bandwidth) = (request.meeting.unwrap_or_default(), Bandwidth::new(request.bandwidth));
+            let connected = worker.run(move |work| flat(work, |work| work.connect(&meeting, bandwidth))).await;
+            return panicked(connected).map(nothing);
         }
         Step::SourcePreflight => SourceWork::preflight,
         Step::SourceFreeze => SourceWork::freeze,

@@ -174,11 +174,12 @@ impl Serving {
         fs::write(dir.join(FILE), door).map_err(|e| PartError::caused_by(format!("write {FILE}"), e))
     }
 
-    /// The processes stand: their memory may be had, `hot` of it first.
-    pub(crate) fn begin(&self, members: &[Member], hot: Ranges) -> Result<(), PartError> {
+    /// The processes stand: their memory may be had, `hot` of it first, and no more than `cap` bytes a second
+    /// of what nobody waits for.
+    pub(crate) fn begin(&self, members: &[Member], hot: Ranges, cap: Option<u64>) -> Result<(), PartError> {
         let memory = ProcessMemory::open(members.iter().map(|member| (member.pid, member.host_pid)));
         let memory = memory.map_err(|e| PartError::caused_by("open its memory", e))?;
-        *self.served.server() = Some(Arc::new(PageServer::new(memory, hot)));
+        *self.served.server() = Some(Arc::new(PageServer::new(memory, hot).capped(cap)));
         self.served.begun.notify_all();
         Ok(())
     }

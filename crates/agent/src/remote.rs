@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use godwit_migration::{PartError, Request, Source, Target, Told};
-use godwit_model::{Bytes, CopyRound};
+use godwit_model::{Bandwidth, Bytes, CopyRound};
 
 use crate::client::AgentClient;
 use crate::files::FILES_LIMIT;
@@ -31,6 +31,8 @@ pub struct RemoteSource {
     migration: Migration,
     shared: Rc<RefCell<Shared>>,
     to_send: Bytes,
+    /// What the sending came to on the wire.
+    wire: Option<Bytes>,
 }
 
 /// The target of a migration, on a node that has an agent.
@@ -39,15 +41,17 @@ pub struct RemoteTarget {
     source: Arc<AgentClient>,
     migration: Migration,
     needs: Bytes,
+    bandwidth: Option<Bandwidth>,
     shared: Rc<RefCell<Shared>>,
     /// Restored, and not told to run yet.
     stands: bool,
 }
 
-/// Both sides of a migration of a workload that holds `needs` of memory.
+/// Both sides of a migration of a workload that holds `needs` of memory; the source sends no more than `bandwidth`.
 pub fn sides(
     request: &Request,
     needs: Bytes,
+    bandwidth: Option<Bandwidth>,
     source: &Arc<AgentClient>,
     target: &Arc<AgentClient>,
 ) -> (RemoteSource, RemoteTarget) {
@@ -61,8 +65,9 @@ pub fn sides(
             migration: migration.clone(),
             shared: Rc::clone(&shared),
             to_send: Bytes(0),
+            wire: None,
         },
-        RemoteTarget { agent: there, source: here, migration, needs, shared, stands: false },
+        RemoteTarget { agent: there, source: here, migration, needs, bandwidth, shared, stands: false },
     )
 }
 
@@ -119,9 +124,15 @@ impl Source for RemoteSource {
         }
         let mut go_on = || told(Told::Sent { bytes: Bytes(0), expected });
         let request = ask(&self.migration, Step::SourceSend);
-        let bytes = Bytes(self.agent.step_while(request, FREEZE_LIMIT + GRACE, &mut go_on)?.bytes);
+        let reply = self.agent.step_while(request, FREEZE_LIMIT + GRACE, &mut go_on)?;
+        let bytes = Bytes(reply.bytes);
+        self.wire = (reply.wire > 0).then_some(Bytes(reply.wire));
         told(Told::Sent { bytes: expected, expected });
         Ok(bytes)
+    }
+
+    fn wire_bytes(&self) -> Option<Bytes> {
+        self.wire
     }
 
     fn discard(&mut self) -> Result<(), PartError> {
@@ -160,7 +171,8 @@ impl Target for RemoteTarget {
         let source = self.source.node().as_str().to_owned();
         let request = StepRequest { plan, source, beside, ..ask(&self.migration, Step::TargetStage) };
         let meeting = self.agent.step(request, STAGE_LIMIT + GRACE)?.meeting;
-        let request = StepRequest { meeting, ..ask(&self.migration, Step::SourceConnect) };
+        let bandwidth = self.bandwidth.map_or(0, Bandwidth::bytes_per_second);
+        let request = StepRequest { meeting, bandwidth, ..ask(&self.migration, Step::SourceConnect) };
         // All files that are there go over with it.
         self.source.step(request, FILES_LIMIT + STAGE_LIMIT + GRACE).map(drop)
     }

@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use godwit_criu::{DumpOptions, Limit, Member, MemoryMode, RestorePlan, Runc};
 use godwit_migration::{PartError, Told};
-use godwit_model::{Bytes, CopyRound, Strategy};
-use godwit_transport::{Sender, StreamError};
+use godwit_model::{Bandwidth, Bytes, CopyRound, Strategy};
+use godwit_transport::{Options, Sender, StreamError};
 
 use crate::beside;
 use crate::config::AgentConfig;
@@ -47,8 +47,10 @@ pub(crate) struct SourceWork {
     /// By this agent, which so knows all that has happened.
     began: bool,
     stream: Option<Sender>,
+    /// The most that is sent; none: as much as goes through.
+    bandwidth: Option<Bandwidth>,
     /// What came of sending, which begins as soon as there is something to send.
-    sent: Option<Result<Bytes, PartError>>,
+    sent: Option<Result<Sent, PartError>>,
     state: SourceState,
     copying: Option<Copying>,
     files: Option<Leaving>,
@@ -56,6 +58,20 @@ pub(crate) struct SourceWork {
     beside: bool,
     /// Post-copy: what the target lacks is fetched from here, of each container.
     serving: Vec<Serving>,
+}
+
+/// How much has gone over.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Sent {
+    /// Of the state.
+    pub(crate) bytes: Bytes,
+    /// On the wire.
+    pub(crate) wire: Bytes,
+}
+
+/// The target has all of it.
+fn finished(stream: Sender) -> Result<Sent, PartError> {
+    stream.finish_counted().map(|(bytes, wire)| Sent { bytes, wire }).map_err(sending)
 }
 
 impl SourceWork {
@@ -77,6 +93,7 @@ impl SourceWork {
             page,
             began: false,
             beside: false,
+            bandwidth: None,
             stream,
             sent,
             state: SourceState::Running,
@@ -99,7 +116,7 @@ impl SourceWork {
             let mut all = Vec::new();
             for (number, door) in [door].into_iter().chain(others).enumerate() {
                 let serving = Serving::reopen(door, self.config.peer(&target)?)?;
-                serving.begin(&members_of(number, &members), Vec::new())?;
+                serving.begin(&members_of(number, &members), Vec::new(), None)?;
                 all.push(serving);
             }
             Ok(all)
@@ -165,9 +182,11 @@ impl SourceWork {
     }
 
     /// Joins the stream to the target, which awaits it, and sends the files that are there.
-    pub(crate) fn connect(&mut self, meeting: &Meeting) -> Result<(), PartError> {
+    pub(crate) fn connect(&mut self, meeting: &Meeting, bandwidth: Option<Bandwidth>) -> Result<(), PartError> {
+        self.bandwidth = bandwidth;
         let peer = self.config.peer(&meeting.node)?;
-        let sender = Sender::open(meeting::join(meeting)?, peer, meeting::options());
+        let options = Options { cap: bandwidth.map(Bandwidth::bytes_per_second), ..meeting::options() };
+        let sender = Sender::open(meeting::join(meeting)?, peer, options);
         let mut sender = sender.map_err(|e| PartError::caused_by("reach the target over the backhaul", e))?;
         let layout = self.layout()?;
         if layout.is_some() && !sender.carries_messages() {
@@ -282,11 +301,13 @@ impl SourceWork {
             }
         }
         if follows {
+            // Each fetches for itself.
+            let cap = self.bandwidth.map(|all| all.bytes_per_second() / self.serving.len().max(1) as u64);
             for (number, serving) in self.serving.iter().enumerate() {
                 let own =
                     hot.iter().map(|(wire, range)| (unit_and_pid(*wire), range)).filter(|((of, _), _)| *of == number);
                 let hot = own.map(|((_, pid), range)| (pid, range.clone())).collect();
-                serving.begin(&members_of(number, &members), hot)?;
+                serving.begin(&members_of(number, &members), hot, cap)?;
             }
         }
         Ok(last)
@@ -301,7 +322,7 @@ impl SourceWork {
             None => stream.dir(&self.images, wanted),
         });
         let sent = images.map_err(sending).and_then(|()| self.send_beside(&mut stream));
-        self.sent = Some(sent.and_then(|()| stream.finish().map_err(sending)));
+        self.sent = Some(sent.and_then(|()| finished(stream)));
     }
 
     fn send_beside(&self, stream: &mut Sender) -> Result<(), PartError> {
@@ -325,7 +346,7 @@ impl SourceWork {
     }
 
     /// What came of it.
-    pub(crate) fn send(&mut self) -> Result<Bytes, PartError> {
+    pub(crate) fn send(&mut self) -> Result<Sent, PartError> {
         self.sent.take().unwrap_or_else(|| Err(illegal("the transfer")))
     }
 

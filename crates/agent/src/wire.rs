@@ -121,6 +121,9 @@ pub(crate) struct StepRequest {
     /// whether it comes.
     #[prost(bool, tag = "7")]
     pub beside: bool,
+    /// For the connection: the most that the source sends, bytes a second; 0: as much as goes through.
+    #[prost(uint64, tag = "8")]
+    pub bandwidth: u64,
 }
 
 /// What the target has to know of a workload's containers, as JSON: the one's, which agents of older releases know, or all.
@@ -182,6 +185,9 @@ pub(crate) struct StepReply {
     /// Of the target's preflight: it could keep memory that comes beside the images. Of the source's stage: it will come.
     #[prost(bool, tag = "7")]
     pub beside: bool,
+    /// Sent, as it went over the wire; 0: not known.
+    #[prost(uint64, tag = "8")]
+    pub wire: u64,
 }
 
 /// A round of pre-copy.

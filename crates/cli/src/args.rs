@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
-use godwit_model::{NodeName, StrategyChoice, WorkloadName};
+use godwit_model::{Bandwidth, NodeName, StrategyChoice, WorkloadName};
 use godwit_testbed::{Backend, TestbedConfig, TestbedName};
 
 const EXIT_CODES: &str = "\
@@ -282,11 +282,14 @@ pub struct Migrate {
     #[arg(required_unless_present = "cancel")]
     pub node: Option<NodeName>,
     /// Stop the migration of this workload and wait for its end: before the commit it runs on where it was.
-    #[arg(long, value_name = "WORKLOAD", conflicts_with_all = ["workload", "node", "strategy"])]
+    #[arg(long, value_name = "WORKLOAD", conflicts_with_all = ["workload", "node", "strategy", "bandwidth"])]
     pub cancel: Option<WorkloadName>,
     /// How its memory travels.
     #[arg(long, default_value_t, value_name = "auto|pre-copy|post-copy|stop-copy")]
     pub strategy: StrategyChoice,
+    /// Send no more than that, such as 100Mbit or 50MiB/s; else what the scenario says, or what the link carries.
+    #[arg(long, value_name = "RATE")]
+    pub bandwidth: Option<Bandwidth>,
     /// Print the migration's record as JSON.
     #[arg(long)]
     pub json: bool,

@@ -117,7 +117,8 @@ impl Run<'_, '_, '_, '_> {
                 ending.rest = Rest::Open;
             }
         }
-        self.clock.ended(ending.outcome, ending.rest == Rest::Open, bytes, error)
+        let wire_bytes = self.parts.source.wire_bytes();
+        Ended { wire_bytes, ..self.clock.ended(ending.outcome, ending.rest == Rest::Open, bytes, error) }
     }
 }
 

@@ -126,6 +126,10 @@ pub trait Source {
     /// Sends the state to the target, which is receiving; returns the bytes sent. `told` hears of bytes several times a
     /// second; where it says no, the step fails.
     fn send(&mut self, told: &mut dyn FnMut(Told) -> bool) -> Result<Bytes, PartError>;
+    /// After that: how much went over the wire for it and for all that was sent before; none where it is not counted.
+    fn wire_bytes(&self) -> Option<Bytes> {
+        None
+    }
     /// When the target runs: ends the frozen copy without a packet. An end step: done well if there is none.
     fn discard(&mut self) -> Result<(), PartError>;
     /// After that: removes what is left. An end step: done well if nothing is.

@@ -33,4 +33,4 @@ pub use migration::{CopyRound, MigrationId, MigrationRecord, Outcome, Phase, Pha
 pub use names::{NameError, NodeName, UserName, WorkloadName};
 pub use record::{ClientSummary, RunRecord, Sample, Summary, UserSummary, WorkloadSummary};
 pub use snapshot::{NodeState, Snapshot, UserState, WorkloadKind, WorkloadState};
-pub use units::{Bytes, Load, ParseUnitError, Rtt, Time};
+pub use units::{Bandwidth, Bytes, Load, ParseUnitError, Rtt, Time};

@@ -240,6 +240,10 @@ pub struct MigrationRecord {
     pub total_ms: f64,
     /// State sent from node to node.
     pub bytes: Bytes,
+    /// What that came to on the wire: compressed, and what was there already only named. None where it is not counted (simulated, or
+    /// not sent to its end); what follows after the switch (post-copy) is not in it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wire_bytes: Option<Bytes>,
     /// How it ended.
     pub outcome: Outcome,
     /// What went wrong, if something did.

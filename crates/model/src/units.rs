@@ -1,6 +1,7 @@
 //! Quantities with their units.
 
 use std::fmt;
+use std::num::NonZeroU64;
 use std::ops::{Add, AddAssign, Sub};
 use std::str::FromStr;
 use std::time::Duration;
@@ -161,6 +162,55 @@ impl AddAssign for Bytes {
     }
 }
 
+/// Bytes a second that may go over a link, more than zero. Text form: `50MiB/s`, or in bits `100Mbit`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Bandwidth(NonZeroU64);
+
+impl Bandwidth {
+    /// None for 0.
+    pub fn new(bytes_per_second: u64) -> Option<Self> {
+        NonZeroU64::new(bytes_per_second).map(Self)
+    }
+
+    /// Bytes a second.
+    pub fn bytes_per_second(self) -> u64 {
+        self.0.get()
+    }
+}
+
+impl FromStr for Bandwidth {
+    type Err = ParseUnitError;
+    fn from_str(text: &str) -> Result<Self, ParseUnitError> {
+        let size = text.trim();
+        let bytes = match bits(size.strip_suffix("/s").unwrap_or(size)) {
+            Some(bits) => Some(bits / 8),
+            None => size.strip_suffix("/s").and_then(|size| size.parse::<Bytes>().ok()).map(|bytes| bytes.0),
+        };
+        let expected = "a size a second such as 100Mbit or 50MiB/s, more than zero";
+        bytes.and_then(Self::new).ok_or_else(|| ParseUnitError::new(text, expected))
+    }
+}
+
+/// As networks count: `100Mbit` are 100,000,000 bits.
+fn bits(text: &str) -> Option<u64> {
+    let number = text.strip_suffix("bit")?;
+    let (number, unit) = match number.chars().last()? {
+        'k' => (&number[..number.len() - 1], 1e3),
+        'M' => (&number[..number.len() - 1], 1e6),
+        'G' => (&number[..number.len() - 1], 1e9),
+        _ => (number, 1.0),
+    };
+    let bits = number.parse::<f64>().ok()? * unit;
+    (bits.is_finite() && bits >= 0.0).then_some(bits as u64)
+}
+
+impl fmt::Display for Bandwidth {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/s", Bytes(self.0.get()))
+    }
+}
+
 /// An instant of a run: the scenario's time since its start, in whole microseconds. In the simulator it is virtual,
 /// in a real world it is the wall clock times the run's speed-up. It is always handed in, never read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
@@ -260,6 +310,21 @@ impl std::error::Error for ParseUnitError {}
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn a_bandwidth_is_a_size_a_second_and_not_nothing() {
+        for text in ["50MiB/s", "1.5KiB/s", "7B/s"] {
+            assert_eq!(text.parse::<Bandwidth>().unwrap().to_string(), text);
+        }
+        for (text, bytes) in [("1MB/s", 1_000_000), ("100Mbit", 12_500_000), ("1.5Gbit/s", 187_500_000), ("64bit", 8)] {
+            assert_eq!(text.parse::<Bandwidth>().unwrap().bytes_per_second(), bytes, "{text}");
+        }
+        for bad in ["", "50MiB", "0MiB/s", "0.1B/s", "-1MiB/s", "fast", "Mbit", "-1Mbit", "7bit", "bit"] {
+            assert!(bad.parse::<Bandwidth>().is_err(), "{bad}");
+        }
+        assert_eq!(serde_json::to_string(&Bandwidth::new(5)).unwrap(), "5");
+        assert!(serde_json::from_str::<Bandwidth>("0").is_err());
+    }
 
     #[test]
     fn sizes_read_and_print() {

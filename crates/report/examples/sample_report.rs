@@ -226,6 +226,7 @@ fn migration(index: usize, at: f64, [from, to]: [&NodeName; 2], video: &Workload
         gap_ms: Some(freeze_ms + 9.0),
         total_ms: phases.iter().map(|time| time.ms).sum::<f64>() + 20.0,
         bytes: Bytes(17_400_000),
+        wire_bytes: None,
         phases,
         outcome: if failed { Outcome::RolledBack } else { Outcome::Done },
         error: failed.then(|| "criu restore: Can't open /proc/self/ns/net: No such file or directory".into()),

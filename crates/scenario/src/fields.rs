@@ -5,7 +5,7 @@ use std::ops::RangeInclusive;
 use std::str::FromStr;
 use std::time::Duration;
 
-use godwit_model::Bytes;
+use godwit_model::{Bandwidth, Bytes};
 
 use crate::problem::{Place, Problem};
 use crate::tree::{Tree, Value};
@@ -129,6 +129,12 @@ impl<'a> Fields<'a> {
 
     pub(crate) fn rate(&self, field: &str) -> Option<Bytes> {
         self.quantity(field, "rate", "write a size a second, such as 4MiB/s", units::rate)
+    }
+
+    pub(crate) fn bandwidth(&self, field: &str) -> Option<Bandwidth> {
+        self.quantity(field, "bandwidth", "write a size a second, more than zero, such as 100Mbit or 50MiB/s", |text| {
+            text.parse().ok()
+        })
     }
 
     pub(crate) fn fraction(&self, field: &str) -> Option<f64> {

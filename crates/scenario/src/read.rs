@@ -15,11 +15,11 @@ use godwit_model::{Rtt, Time};
 
 use crate::fields::{Fields, Problems, nearest};
 use crate::problem::{Place, Problem};
-use crate::scenario::{Control, Node, Probe, Scenario, Stress, User, Workload};
+use crate::scenario::{Control, Migration, Node, Probe, Scenario, Stress, User, Workload};
 use crate::tree::{Tree, Value};
 use crate::units::LONGEST;
 
-const FIELDS: [&str; 14] = [
+const FIELDS: [&str; 15] = [
     "version",
     "name",
     "description",
@@ -34,6 +34,7 @@ const FIELDS: [&str; 14] = [
     "policy",
     "control",
     "probe",
+    "migration",
 ];
 
 /// A part with the place of the entry that it was read from.
@@ -168,6 +169,9 @@ fn whole(tree: &Tree, dir: &Path, problems: &Problems) -> Option<Scenario> {
         policy: policy::policy(fields.get("policy"), problems)?,
         control: fields.get("control").map_or(Some(Control::default()), |tree| parts::control(tree, problems))?,
         probe: fields.get("probe").map_or(Some(Probe::default()), |tree| parts::probe(tree, problems))?,
+        migration: fields
+            .get("migration")
+            .map_or(Some(Migration::default()), |tree| parts::migration(tree, problems))?,
         duration: duration?,
     })
 }

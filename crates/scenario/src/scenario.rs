@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use godwit_model::{Bytes, NodeName, Rtt, Time, UserName, WorkloadKind, WorkloadName};
+use godwit_model::{Bandwidth, Bytes, NodeName, Rtt, Time, UserName, WorkloadKind, WorkloadName};
 
 use crate::problem::{Problem, ScenarioError};
 use crate::read;
@@ -42,6 +42,8 @@ pub struct Scenario {
     pub control: Control,
     /// The RTT probes.
     pub probe: Probe,
+    /// How workloads migrate.
+    pub migration: Migration,
 }
 
 /// An edge node.
@@ -190,6 +192,14 @@ impl Default for Control {
     fn default() -> Self {
         Self { interval: Duration::from_secs(1), cooldown: Duration::from_secs(35) }
     }
+}
+
+/// How workloads migrate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct Migration {
+    /// The most that a migration sends, on a testbed. Default: what the link carries.
+    pub bandwidth: Option<Bandwidth>,
 }
 
 /// The RTT probes.

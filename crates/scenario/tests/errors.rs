@@ -24,6 +24,7 @@ stress:
 policy: { name: threshold, bands: { rtt: [3, 15.5] } }
 control: { interval: 1s, cooldown: 35s }
 probe: { interval: 200ms }
+migration: { bandwidth: 50MiB/s }
 ";
 
 fn error(text: &str) -> String {

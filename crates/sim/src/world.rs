@@ -243,6 +243,7 @@ impl<'a> World<'a> {
             total_ms: cost.total_ms(),
             phases: cost.phases,
             bytes: cost.bytes,
+            wire_bytes: None,
             outcome,
             error: None,
         });

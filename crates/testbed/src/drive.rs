@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use godwit_control::{ControlConfig, Controller, Decided, Event, Order, Output, account};
 use godwit_migration::{Cancel, Ended, Progress};
 use godwit_model::{
-    MigrationId, MigrationRecord, NodeName, Outcome, Phase, RunRecord, StrategyChoice, Time, UserName, WorkloadName,
-    WorkloadSummary,
+    Bandwidth, MigrationId, MigrationRecord, NodeName, Outcome, Phase, RunRecord, StrategyChoice, Time, UserName,
+    WorkloadName, WorkloadSummary,
 };
 use godwit_policy::Policy;
 use godwit_probe::{Measurement, ProbeConfig, Prober, RunningProber};
@@ -360,19 +360,26 @@ impl<'scope, 'env> Driver<'scope, 'env, '_> {
                 // There is nothing to move.
                 self.controller.handle(now, Event::MigrationEnded { id: order.id, outcome: Outcome::RolledBack });
             }
-            Output::Migrate(order) => self.begin(order, self.strategy, now, None),
+            Output::Migrate(order) => self.begin(order, self.strategy, self.scenario.migration.bandwidth, now, None),
         }
     }
 
-    fn begin(&mut self, order: Order, strategy: StrategyChoice, now: Time, asker: Option<Sender<Reply>>) {
+    fn begin(
+        &mut self,
+        order: Order,
+        strategy: StrategyChoice,
+        bandwidth: Option<Bandwidth>,
+        now: Time,
+        asker: Option<Sender<Reply>>,
+    ) {
         self.tell(RunEvent::Started(order.clone()));
         self.gauge.moving(&order);
         let cancel = Cancel::default();
         let (testbed, sender, job, asked) = (self.testbed, self.sender.clone(), order.clone(), cancel.clone());
         self.scope.spawn(move || {
             let id = job.id;
-            let (chosen, ended) = testbed
-                .migrate(&job, strategy, &asked, &mut |progress| _ = sender.send(Message::Progress(id, progress)));
+            let mut observe = |progress| _ = sender.send(Message::Progress(id, progress));
+            let (chosen, ended) = testbed.migrate(&job, strategy, bandwidth, &asked, &mut observe);
             let _ = sender.send(Message::Ended(id, chosen, ended));
         });
         self.moving.insert(
@@ -541,6 +548,7 @@ impl<'scope, 'env> Driver<'scope, 'env, '_> {
             gap_ms: None,
             total_ms: ended.total.as_secs_f64() * 1e3,
             bytes: ended.bytes,
+            wire_bytes: ended.wire_bytes,
             outcome: ended.outcome,
             error: ended.error,
         };
@@ -611,16 +619,21 @@ impl<'scope, 'env> Driver<'scope, 'env, '_> {
                     let _ = reply.send(Reply::Refused { why });
                 }
             },
-            Ask::Migrate { workload, to, strategy } => match self.controller.request(now, &workload, Some(&to)) {
-                Ok(order) => self.begin(order, strategy, now, Some(reply)),
-                Err(error) => {
-                    let why = match std::error::Error::source(&error) {
-                        Some(cause) => format!("{error}: {cause}"),
-                        None => error.to_string(),
-                    };
-                    let _ = reply.send(Reply::Refused { why });
+            Ask::Migrate { workload, to, strategy, bandwidth } => {
+                match self.controller.request(now, &workload, Some(&to)) {
+                    Ok(order) => {
+                        let bandwidth = bandwidth.or(self.scenario.migration.bandwidth);
+                        self.begin(order, strategy, bandwidth, now, Some(reply));
+                    }
+                    Err(error) => {
+                        let why = match std::error::Error::source(&error) {
+                            Some(cause) => format!("{error}: {cause}"),
+                            None => error.to_string(),
+                        };
+                        let _ = reply.send(Reply::Refused { why });
+                    }
                 }
-            },
+            }
         }
     }
 

@@ -181,7 +181,7 @@ fn own(
     };
     let cancel = Cancel::default();
     let (mut began, mut ended) = (None, None);
-    let (chosen, end) = watched.testbed.migrate(&order, wanted, &cancel, &mut |progress| {
+    let (chosen, end) = watched.testbed.migrate(&order, wanted, None, &cancel, &mut |progress| {
         match progress {
             Progress::Entered(Phase::PreCopy) => began = watched.client.work(),
             Progress::Left(PhaseTime { phase: Phase::PreCopy, .. }) => ended = watched.client.work(),

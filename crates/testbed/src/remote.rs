@@ -14,7 +14,7 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
-use godwit_model::{Bytes, CopyRound, MigrationRecord, NodeName, Phase, StrategyChoice, WorkloadName};
+use godwit_model::{Bandwidth, Bytes, CopyRound, MigrationRecord, NodeName, Phase, StrategyChoice, WorkloadName};
 use serde::{Deserialize, Serialize};
 
 use crate::checkpoint::{RestoreCheckpoint, Restored, TakeCheckpoint, Taken};
@@ -42,6 +42,9 @@ pub enum Ask {
         /// How.
         #[serde(default)]
         strategy: StrategyChoice,
+        /// The most that it sends, bytes a second; none: what the scenario says.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        bandwidth: Option<Bandwidth>,
     },
     /// Write a checkpoint of a workload into a file.
     Checkpoint(TakeCheckpoint),

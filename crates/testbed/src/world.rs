@@ -14,7 +14,7 @@ use godwit_agent::{AgentClient, sides};
 use godwit_control::Order;
 use godwit_criu::Limit;
 use godwit_migration::{Cancel, Ended, Entry, Parts, Progress, Request, Retries, SqliteJournal, migrate, recover};
-use godwit_model::{Bytes, NodeName, Outcome, StrategyChoice, UserName, WorkloadKind, WorkloadName};
+use godwit_model::{Bandwidth, Bytes, NodeName, Outcome, StrategyChoice, UserName, WorkloadKind, WorkloadName};
 use godwit_net::{Backend, SockDiag};
 use godwit_scenario::Scenario;
 use godwit_transport::Authority;
@@ -275,11 +275,12 @@ impl Testbed {
         }
     }
 
-    /// Moves a workload; blocks until it is over.
+    /// Moves a workload, sending no more than `bandwidth`; blocks until it is over.
     pub(crate) fn migrate(
         &self,
         order: &Order,
         wanted: StrategyChoice,
+        bandwidth: Option<Bandwidth>,
         cancel: &Cancel,
         observe: &mut dyn FnMut(Progress),
     ) -> (Chosen, Ended) {
@@ -312,7 +313,7 @@ impl Testbed {
             (Ok(source), Ok(target)) => (source, target),
             (Err(error), _) | (_, Err(error)) => return (chosen, not_begun(&error)),
         };
-        let (mut source, mut target) = sides(&request, container.memory, &source, &target);
+        let (mut source, mut target) = sides(&request, container.memory, bandwidth, &source, &target);
         let mut parts = Parts {
             source: &mut source,
             target: &mut target,

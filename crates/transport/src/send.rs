@@ -100,6 +100,15 @@ impl Sender {
         }
     }
 
+    /// What has gone over the wire so far: compressed, with the frames around it, and again what went over a connection that broke
+    /// (but for what TLS and TCP add).
+    pub fn wire_bytes(&self) -> Bytes {
+        match &self.speaks {
+            Speaks::First(sender) => sender.bytes(),
+            Speaks::Second(push) => Bytes(push.link.written()),
+        }
+    }
+
     /// Counters, for any thread.
     pub fn progress(&self) -> Arc<Progress> {
         Arc::clone(&self.progress)
@@ -193,6 +202,17 @@ impl Sender {
         match self.speaks {
             Speaks::First(sender) => sender.finish(),
             Speaks::Second(push) => push.finish(),
+        }
+    }
+
+    /// The same, and what it came to on the wire ([`Sender::wire_bytes`]).
+    pub fn finish_counted(self) -> Result<(Bytes, Bytes), StreamError> {
+        match self.speaks {
+            Speaks::First(sender) => sender.finish().map(|bytes| (bytes, bytes)),
+            Speaks::Second(push) => {
+                let link = Arc::clone(&push.link);
+                push.finish().map(|bytes| (bytes, Bytes(link.written())))
+            }
         }
     }
 }

@@ -107,7 +107,7 @@ fn with_parts<T>(
     let place = |name: &NodeName| places.iter().find(|place| place.name == *name).unwrap();
     let (from, to) = (place(&request.from), place(&request.to));
     let (source, target) = (Arc::new(from.agent()), Arc::new(to.agent()));
-    let (mut source, mut target) = sides(request, Bytes(0), &source, &target);
+    let (mut source, mut target) = sides(request, Bytes(0), None, &source, &target);
     let mut traffic = Road { from, to };
     work(&mut Parts {
         source: &mut source,

@@ -13,7 +13,10 @@ use crate::view::MoveView;
 pub fn run(args: Migrate) -> Result {
     let (what, wanted) = match (args.cancel, args.workload, args.node) {
         (Some(workload), ..) => (Ask::Cancel { workload }, Outcome::RolledBack),
-        (None, Some(workload), Some(to)) => (Ask::Migrate { workload, to, strategy: args.strategy }, Outcome::Done),
+        (None, Some(workload), Some(to)) => {
+            let (strategy, bandwidth) = (args.strategy, args.bandwidth);
+            (Ask::Migrate { workload, to, strategy, bandwidth }, Outcome::Done)
+        }
         (None, ..) => return Err(Failure::new(BAD_INPUT, "say what is to move and to where")),
     };
     let mut view = match std::io::stderr().is_terminal() {
@@ -44,6 +47,7 @@ pub fn run(args: Migrate) -> Result {
 
 fn sentence(record: &MigrationRecord) -> String {
     let gap = record.gap_ms.map_or(String::new(), |gap| format!(", its client saw a gap of {gap:.0} ms"));
+    let wire = record.wire_bytes.map_or(String::new(), |wire| format!(" ({wire} on the wire)"));
     let phases: Vec<String> = record.phases.iter().map(|p| format!("{} {:.0}", p.phase, p.ms)).collect();
     let mut text = match record.outcome {
         Outcome::Done => format!("{} runs on {} now", record.workload, record.to),
@@ -55,7 +59,7 @@ fn sentence(record: &MigrationRecord) -> String {
         }
     };
     text.push_str(&format!(
-        "; it stood still for {:.0} ms{gap}.\n  phases in ms: {}; {} sent\n",
+        "; it stood still for {:.0} ms{gap}.\n  phases in ms: {}; {} sent{wire}\n",
         record.freeze_ms,
         phases.join(", "),
         record.bytes

@@ -84,6 +84,25 @@ pub fn pre_copy_sends_memory_while_the_service_runs() {
     assert_eq!((bed.node("edge1").images(), bed.node("edge2").images()), (String::new(), String::new()));
 }
 
+pub fn no_more_is_sent_than_the_bandwidth_allows() {
+    let bed = Bed::up();
+    bed.until_it_answers();
+    let args = ["migrate", "video", "edge2", "--strategy", "pre-copy", "--bandwidth", "8MiB/s", "--json"];
+    let record = bed.call(&args).code(0).json();
+    // 16 MiB of memory that is no zeroes and no duplicates: its time has a lower bound, whatever the machine does.
+    let copied = &record["phases"].as_array().unwrap()[2];
+    assert!(copied["phase"] == "pre-copy" && copied["ms"].as_f64().unwrap() > 1000.0, "{record:#}");
+    let wire = record["wire_bytes"].as_u64().unwrap();
+    assert!(wire > 16 << 20, "{record:#}");
+    bed.assert_answers_as_ever();
+    // What follows its workload is held back, too, and comes all the same.
+    let args = ["migrate", "video", "edge1", "--strategy", "post-copy", "--bandwidth", "64Mbit"];
+    bed.call(&args).code(0).prints("on the wire");
+    bed.assert_answers_as_ever();
+    let slow = bed.call(&["migrate", "video", "edge2", "--bandwidth", "0MiB/s"]).code(2);
+    slow.says("a size a second such as 100Mbit or 50MiB/s");
+}
+
 pub fn post_copy_lets_it_run_before_all_its_memory_is_there() {
     let bed = Bed::up();
     bed.until_it_answers();

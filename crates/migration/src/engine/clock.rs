@@ -23,6 +23,8 @@ pub struct Ended {
     pub freeze: Option<(Instant, Instant)>,
     /// State sent.
     pub bytes: Bytes,
+    /// What that came to on the wire, where it is counted; what follows after the switch (post-copy) is not in it.
+    pub wire_bytes: Option<Bytes>,
     /// From the call to the end.
     pub total: Duration,
     /// What failed: with [`Outcome::Done`] something after the switch that did not matter to the workload.
@@ -154,6 +156,7 @@ impl<'a> Clock<'a> {
             rounds: self.rounds,
             freeze: self.freeze_began.map(|from| (from, resumed)),
             bytes,
+            wire_bytes: None,
             total: self.start.elapsed(),
             error,
         }

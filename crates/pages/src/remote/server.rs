@@ -7,7 +7,7 @@ use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::order::Order;
 use super::window::Window;
@@ -68,6 +68,8 @@ pub struct Served {
 pub struct PageServer<M> {
     memory: M,
     hot: Ranges,
+    /// Bytes a second.
+    cap: Option<u64>,
 }
 
 /// What the two threads of a connection share.
@@ -84,6 +86,7 @@ struct State {
     /// More than what is waited for may go over.
     flows: bool,
     window: Window,
+    pace: Option<Pace>,
     last_arrival: Instant,
     served: Served,
     /// The connection has ended, and how.
@@ -93,6 +96,29 @@ struct State {
 impl Shared {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// How long the cap holds back what nobody waits for.
+    fn debt(&self) -> Duration {
+        self.pace.as_ref().map_or(Duration::ZERO, |pace| pace.until.saturating_duration_since(Instant::now()))
+    }
+}
+
+/// When the next may go over so that no more than so many bytes a second do.
+struct Pace {
+    cap: f64,
+    until: Instant,
+}
+
+impl Pace {
+    fn new(cap: u64) -> Self {
+        Self { cap: cap.max(1) as f64, until: Instant::now() }
+    }
+
+    fn sent(&mut self, bytes: u64) {
+        self.until = self.until.max(Instant::now()) + Duration::from_secs_f64(bytes as f64 / self.cap);
     }
 }
 
@@ -107,7 +133,12 @@ enum Next {
 impl<M: ReadPages> PageServer<M> {
     /// `hot` is sent first: what was written last is likely to be touched first.
     pub fn new(memory: M, hot: Ranges) -> Self {
-        Self { memory, hot }
+        Self { memory, hot, cap: None }
+    }
+
+    /// Pushes no more than so many bytes a second. What is waited for goes over at once, and counts.
+    pub fn capped(self, cap: Option<u64>) -> Self {
+        Self { cap, ..self }
     }
 
     /// Serves one connection to its end: [`Served::done`], or an error, after which the target may connect anew. `from` and
@@ -133,6 +164,7 @@ impl<M: ReadPages> PageServer<M> {
                 hurry: false,
                 flows: false,
                 window: Window::new(),
+                pace: self.cap.map(Pace::new),
                 last_arrival: Instant::now(),
                 served: Served::default(),
                 ended: None,
@@ -200,18 +232,22 @@ fn next(shared: &Shared, gathered: bool) -> Next {
                 state.hurry = state.urgent.is_empty();
                 Some((pid, addr..addr + PAGE))
             }
-            None if state.flows && state.window.is_open() => state.order.next(CHUNK),
+            None if state.flows && state.window.is_open() && state.debt().is_zero() => state.order.next(CHUNK),
             None => None,
         };
         if let Some((pid, range)) = found {
             state.window.sent(range.end - range.start);
+            state.pace.iter_mut().for_each(|pace| pace.sent(range.end - range.start));
             state.served.bytes += range.end - range.start;
             return Next::Send(pid, range);
         }
         if gathered {
             return Next::Flush;
         }
-        state = shared.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        state = match state.debt() {
+            debt if debt.is_zero() => shared.changed.wait(state).unwrap_or_else(PoisonError::into_inner),
+            debt => shared.changed.wait_timeout(state, debt).unwrap_or_else(PoisonError::into_inner).0,
+        };
     }
 }
 
@@ -242,4 +278,17 @@ fn hear(from: &mut impl Read, shared: &Shared) {
     };
     shared.state().ended = Some(ended);
     shared.changed.notify_all();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pushing_keeps_to_its_cap_and_a_pause_saves_nothing_up() {
+        let start = Instant::now();
+        let mut pace = Pace { until: start - Duration::from_secs(10), ..Pace::new(1 << 20) };
+        (0..4).for_each(|_| pace.sent(1 << 20));
+        assert!(pace.until >= start + Duration::from_secs(4));
+    }
 }

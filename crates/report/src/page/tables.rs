@@ -35,7 +35,7 @@ pub(super) fn migrations(view: &View<'_>) -> Markup {
                                 td.n { (ms(m.freeze_ms)) }
                                 td.n { (maybe_ms(m.gap_ms)) }
                                 td.n { (ms(m.total_ms)) }
-                                td.n { (m.bytes) }
+                                td.n { (m.bytes) @if let Some(wire) = m.wire_bytes { " (" (wire) " on the wire)" } }
                                 td {
                                     span class={ "outcome " (m.outcome) } {
                                         (match m.outcome { Outcome::Done => "✓ ", Outcome::RolledBack | Outcome::Lost => "✗ " }) (m.outcome)

@@ -53,6 +53,7 @@ fn migration(id: u64, from: usize, to: usize, start: f64) -> MigrationRecord {
         gap_ms: Some(140.0 + id as f64),
         total_ms: 240.0,
         bytes: Bytes(17 << 20),
+        wire_bytes: None,
         outcome: Outcome::Done,
         error: None,
     }

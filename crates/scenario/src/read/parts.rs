@@ -8,7 +8,7 @@ use godwit_model::{Bytes, NodeName, Time, UserName, WorkloadKind, WorkloadName};
 use super::{Declared, containers};
 use crate::fields::{Fields, Problems, nearest, text_of};
 use crate::problem::Problem;
-use crate::scenario::{Control, Node, Probe, Stress, Workload};
+use crate::scenario::{Control, Migration, Node, Probe, Stress, Workload};
 use crate::tree::Tree;
 
 /// A name of anything: all have the form of a node's.
@@ -146,6 +146,11 @@ pub(super) fn control(tree: &Tree, problems: &Problems) -> Option<Control> {
         interval: fields.duration_from("interval", Duration::from_millis(10)).unwrap_or(default.interval),
         cooldown: fields.duration("cooldown").unwrap_or(default.cooldown),
     })
+}
+
+pub(super) fn migration(tree: &Tree, problems: &Problems) -> Option<Migration> {
+    let fields = Fields::open(tree, "`migration`", &["bandwidth"], problems)?;
+    Some(Migration { bandwidth: fields.bandwidth("bandwidth") })
 }
 
 pub(super) fn probe(tree: &Tree, problems: &Problems) -> Option<Probe> {

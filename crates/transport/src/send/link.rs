@@ -39,7 +39,7 @@ pub(super) struct Link {
     /// The right to write. It is taken before the state, never the other way round.
     writer: Mutex<Writer>,
     bucket: Option<Mutex<Bucket<Real>>>,
-    /// How much was written: who sees it unchanged knows that the line is idle.
+    /// Bytes written, as they go over the wire but for TLS's own; who sees it unchanged knows that the line is idle.
     written: AtomicU64,
 }
 
@@ -81,6 +81,10 @@ impl Link {
         let bucket = options.cap.map(|cap| Mutex::new(Bucket::new(cap, Real)));
         let (changed, written) = (Condvar::new(), AtomicU64::new(0));
         Self { options, progress, state: Mutex::new(state), changed, writer: Mutex::new(writer), bucket, written }
+    }
+
+    pub(super) fn written(&self) -> u64 {
+        self.written.load(Relaxed)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -164,11 +168,11 @@ impl Link {
         let parts: Vec<&[u8]> = frames.iter().map(|frame| frame.as_slice()).collect();
         let start = Instant::now();
         let done = wire.write_all(&parts);
-        let bytes = parts.iter().map(|part| part.len()).sum();
+        let bytes: usize = parts.iter().map(|part| part.len()).sum();
         let (waiting, busy) = (start.elapsed().as_secs_f64(), (start - writer.last).as_secs_f64());
         writer.speed.add(bytes, waiting, busy);
         writer.last = Instant::now();
-        self.written.fetch_add(1, Relaxed);
+        self.written.fetch_add(bytes as u64, Relaxed);
         if let Err(error) = done {
             tracing::debug!(%error, "a connection broke while it was written to");
             // The keeper reads the end of it, and sees to the next one.
