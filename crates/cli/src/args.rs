@@ -57,6 +57,8 @@ pub enum Command {
     Restore(Restore),
     /// What a running testbed measures, where its workloads run and why.
     Status(Status),
+    /// List the migrations of a running testbed, also those that are open, from its journal.
+    Journal(Journal),
     /// Check scenario files.
     Scenario {
         #[command(subcommand)]
@@ -411,6 +413,21 @@ pub enum Tcp {
 
 #[derive(Debug, Args)]
 pub struct Status {
+    /// As JSON.
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub which: Which,
+}
+
+#[derive(Debug, Args)]
+pub struct Journal {
+    /// A journal that is somewhere else.
+    #[arg(conflicts_with = "name")]
+    pub path: Option<PathBuf>,
+    /// At most so many, the newest.
+    #[arg(long, value_name = "N", default_value_t = 50)]
+    pub last: u32,
     /// As JSON.
     #[arg(long)]
     pub json: bool,

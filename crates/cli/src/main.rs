@@ -48,6 +48,7 @@ fn run(command: Command) -> failure::Result {
         Command::Checkpoint(args) => command::checkpoint::run(args),
         Command::Restore(args) => command::restore::run(args),
         Command::Status(args) => command::status::run(&args),
+        Command::Journal(args) => command::journal::run(&args),
         Command::Scenario { command } => command::scenario::run(command),
         Command::Policy { command } => command::policy::run(command),
         Command::Bench { command } => command::bench::run(command),

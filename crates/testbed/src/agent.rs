@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
@@ -74,6 +75,7 @@ pub(crate) struct NodeAgent {
     stop: Cancel,
     running: Option<Sender<()>>,
     deaths: Arc<Mutex<u32>>,
+    alive: Arc<AtomicBool>,
     keeper: Option<JoinHandle<()>>,
 }
 
@@ -104,13 +106,16 @@ impl NodeAgent {
         let said = File::options().create(true).append(true).open(log).map_err(here)?;
         let stop = Cancel::new().map_err(start)?;
         let deaths = Arc::<Mutex<u32>>::default();
-        let (alive, running) = mpsc::channel();
+        let (holds, running) = mpsc::channel();
+        let alive = Arc::new(AtomicBool::new(true));
         let (env, deaths_seen) = (node.env(), Arc::clone(&deaths));
-        let mut keeper = Keeper { env, told, said, stop: stop.clone(), running, deaths: deaths_seen };
+        let mut keeper =
+            Keeper { env, told, said, stop: stop.clone(), running, deaths: deaths_seen, alive: Arc::clone(&alive) };
         let child = keeper.spawn().map_err(start)?;
         let keeper = thread::Builder::new().name("agent".into()).spawn(move || keeper.keep(child)).map_err(here)?;
         let socket = node.host_path(socket);
-        let agent = Self { node: name.clone(), socket, stop, running: Some(alive), deaths, keeper: Some(keeper) };
+        let agent =
+            Self { node: name.clone(), socket, stop, running: Some(holds), deaths, alive, keeper: Some(keeper) };
         let silent = |source| AgentError::Silent { log: log.to_owned(), source };
         agent.client().map_err(here)?.wait_until_there(START_PATIENCE).map_err(silent)?;
         Ok(agent)
@@ -119,6 +124,11 @@ impl NodeAgent {
     /// Somebody who calls it.
     pub(crate) fn client(&self) -> std::io::Result<AgentClient> {
         AgentClient::new(self.node.clone(), Address::Unix(self.socket.clone()))
+    }
+
+    /// Whether it does; else it is about to be started again.
+    pub(crate) fn runs(&self) -> bool {
+        self.alive.load(Ordering::SeqCst)
     }
 
     /// How often it has ended since this was asked last.
@@ -147,6 +157,7 @@ struct Keeper {
     /// Ends with the one who holds the agent.
     running: Receiver<()>,
     deaths: Arc<Mutex<u32>>,
+    alive: Arc<AtomicBool>,
 }
 
 impl Keeper {
@@ -167,6 +178,7 @@ impl Keeper {
             let started = Instant::now();
             // An error is the stop, and the agent has been killed then.
             let Ok(status) = child.wait(&Limit::within(FOR_EVER).or(&self.stop)) else { return };
+            self.alive.store(false, Ordering::SeqCst);
             tracing::debug!(%status, "an agent has ended");
             let stopped = || !matches!(self.running.recv_timeout(MOMENT), Err(RecvTimeoutError::Timeout));
             if started.elapsed() < TOO_SOON && stopped() {
@@ -180,6 +192,7 @@ impl Keeper {
                     return;
                 }
             };
+            self.alive.store(true, Ordering::SeqCst);
             *self.deaths.lock().unwrap_or_else(PoisonError::into_inner) += 1;
         }
     }

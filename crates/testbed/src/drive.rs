@@ -689,7 +689,7 @@ impl<'scope, 'env> Driver<'scope, 'env, '_> {
     }
 
     fn live(&self, now: Time) -> Live {
-        let mut live = self.gauge.live(now, &self.testbed.placement());
+        let mut live = self.gauge.live(now, &self.testbed.placement(), |node| self.testbed.agent_runs(node));
         live.workloads.extend(self.testbed.checkpoints().live(|node| self.testbed.node(node)));
         live
     }

@@ -169,7 +169,7 @@ impl Gauge {
         std::mem::take(&mut self.samples)
     }
 
-    pub(crate) fn live(&self, at: Time, placement: &Placement) -> Live {
+    pub(crate) fn live(&self, at: Time, placement: &Placement, agent_runs: impl Fn(&NodeName) -> bool) -> Live {
         let ms = |d: Duration| d.as_secs_f64() * 1e3;
         Live {
             testbed: self.testbed.clone(),
@@ -183,6 +183,7 @@ impl Gauge {
                 .iter()
                 .map(|name| LiveNode {
                     name: name.clone(),
+                    agent: agent_runs(name),
                     load: self.load.get(name).copied(),
                     rtt_ms: self
                         .rtt

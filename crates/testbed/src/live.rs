@@ -37,6 +37,9 @@ pub struct Live {
 pub struct LiveNode {
     /// Its name.
     pub name: NodeName,
+    /// Whether its agent runs; else it is about to be started again.
+    #[serde(default)]
+    pub agent: bool,
     /// Its load; `None` before the first figure.
     pub load: Option<Load>,
     /// Smoothed RTT to each user that answers, ms.

@@ -50,6 +50,11 @@ impl TestbedName {
         self.run_dir().join("control.sock")
     }
 
+    /// The journal of its migrations, while it runs.
+    pub fn journal(&self) -> PathBuf {
+        self.run_dir().join("journal.db")
+    }
+
     /// What the names of all its network namespaces begin with. It ends with a '.', which no testbed name contains, so
     /// that `a`'s is never a prefix of `a-b`'s.
     pub fn netns_prefix(&self) -> String {

@@ -148,7 +148,7 @@ impl Testbed {
         for left in sweep(&run_dir)? {
             note(&format!("removed what an earlier testbed of this name left behind: {left}"));
         }
-        let journal = SqliteJournal::open(&run_dir.path().join("journal.db")).map_err(|e| TestbedError::File {
+        let journal = SqliteJournal::open(&run_dir.name().journal()).map_err(|e| TestbedError::File {
             what: "open",
             path: run_dir.path().to_owned(),
             source: io::Error::other(e),
@@ -355,6 +355,11 @@ impl Testbed {
     fn call_agent(&self, node: &NodeName) -> std::result::Result<Arc<AgentClient>, AgentError> {
         let here = |source| AgentError::Here { node: node.clone(), source };
         self.agents[node].client().map(Arc::new).map_err(here)
+    }
+
+    /// Whether a node's agent runs; else it is about to be started again.
+    pub(crate) fn agent_runs(&self, node: &NodeName) -> bool {
+        self.agents.get(node).is_some_and(NodeAgent::runs)
     }
 
     /// The nodes whose agent had to be started again since this was asked last.

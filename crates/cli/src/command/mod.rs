@@ -6,6 +6,7 @@ pub mod demo;
 pub mod doctor;
 pub mod inside;
 pub mod inspect;
+pub mod journal;
 pub mod migrate;
 pub mod policy;
 pub mod reference;

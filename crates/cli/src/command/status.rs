@@ -23,11 +23,12 @@ pub fn run(args: &Status) -> Result {
 fn table(live: &Live) -> String {
     let mut text =
         format!("testbed {}: scenario {}, policy {}, at {}\n\n", live.testbed, live.scenario, live.policy, live.at);
-    text.push_str("NODE          LOAD   RTT\n");
+    text.push_str("NODE          AGENT  LOAD   RTT\n");
     for node in &live.nodes {
         let load = node.load.map_or("-".into(), |load| load.to_string());
+        let agent = if node.agent { "runs" } else { "ended" };
         let rtt: Vec<String> = node.rtt_ms.iter().map(|(user, rtt)| format!("{user} {rtt}")).collect();
-        text.push_str(&format!("{:<12}  {load:<5}  {}\n", node.name, rtt.join(", ")));
+        text.push_str(&format!("{:<12}  {:<5}  {load:<5}  {}\n", node.name, agent, rtt.join(", ")));
     }
     text.push_str("\nWORKLOAD      NODE          SERVICE             STATE\n");
     for workload in &live.workloads {

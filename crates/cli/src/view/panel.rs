@@ -192,6 +192,7 @@ mod tests {
     fn the_panel_tells_who_serves_and_what_the_client_sees() {
         let node = |name: &str, ms, index| LiveNode {
             name: NodeName::new(name).unwrap(),
+            agent: true,
             load: Load::from_index(index),
             rtt_ms: BTreeMap::from([(UserName::new("car").unwrap(), Rtt::from_ms(ms).unwrap())]),
         };

@@ -32,6 +32,7 @@ pub fn up_status_down() {
     for part in [bed.name(), "edge1", "edge2", "edge3", "video", "10.", "running", "car"] {
         assert!(text.out.contains(part), "{part}: {text}");
     }
+    assert!(status["nodes"].as_array().unwrap().iter().all(|node| node["agent"] == true), "{status:#}");
     let same = bed.call(&["testbed", "status", "--json"]).code(0).json();
     assert_eq!(same["workloads"][0]["service"], status["workloads"][0]["service"]);
 

@@ -37,6 +37,7 @@ fn main() -> ExitCode {
         migrate::a_connection_by_ipv6_moves,
         migrate::no_datagram_is_lost_and_none_is_overtaken,
         migrate::pre_copy_sends_memory_while_the_service_runs,
+        migrate::the_journal_tells_of_each_migration,
         migrate::no_more_is_sent_than_the_bandwidth_allows,
         migrate::post_copy_lets_it_run_before_all_its_memory_is_there,
         migrate::two_workloads_pass_each_other,

@@ -84,6 +84,26 @@ pub fn pre_copy_sends_memory_while_the_service_runs() {
     assert_eq!((bed.node("edge1").images(), bed.node("edge2").images()), (String::new(), String::new()));
 }
 
+pub fn the_journal_tells_of_each_migration() {
+    let bed = Bed::up();
+    bed.until_it_answers();
+    assert_eq!(bed.call(&["journal", "--json"]).code(0).json().as_array().unwrap().len(), 0);
+    bed.migrate_by("pre-copy", "video", "edge2");
+    let mut asked = bed.ask_to_migrate("video", "edge3");
+    asked.until_phase("stage").unwrap();
+    let open = bed.call(&["journal", "--json", "--last", "1"]).code(0).json();
+    assert_eq!((&open[0]["to"], &open[0]["strategy"]), (&json!("edge3"), &json!("stop-copy")), "{open:#}");
+    asked.record();
+    let all = bed.call(&["journal", "--json"]).code(0).json();
+    assert_eq!(all.as_array().unwrap().len(), 2, "{all:#}");
+    for (row, (from, to)) in all.as_array().unwrap().iter().zip([("edge1", "edge2"), ("edge2", "edge3")]) {
+        assert_eq!((&row["from"], &row["to"], &row["outcome"]), (&json!(from), &json!(to), &json!("done")), "{all:#}");
+        let at = |field: &str| row[field].as_u64().unwrap();
+        assert!(at("begun_ms") <= at("committed_ms") && at("committed_ms") <= at("ended_ms"), "{all:#}");
+    }
+    bed.call(&["journal"]).code(0).prints("pre-copy").prints("stop-copy").prints("done");
+}
+
 pub fn no_more_is_sent_than_the_bandwidth_allows() {
     let bed = Bed::up();
     bed.until_it_answers();
