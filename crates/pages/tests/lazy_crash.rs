@@ -17,7 +17,7 @@ use godwit_criu::{
     recover_source, survives_whole,
 };
 use lazy::{assert_unharmed, running_world};
-use memory::CHECK;
+use memory::{CHECK, STIR};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use runner::{kill_mover_at, reached};
@@ -28,6 +28,8 @@ const KILLS_ITSELF: &str = "filling";
 const AND_ITS_HANDLER: &str = "handler";
 const AND_THE_GUARD: &str = "guard";
 const AND_BOTH: &str = "both";
+/// It kills itself, and says which process its handler is.
+const NAMES_ITS_HANDLER: &str = "names";
 
 fn main() -> ExitCode {
     let tests = tests![
@@ -36,6 +38,7 @@ fn main() -> ExitCode {
         a_mover_killed_while_memory_is_put_in_place_does_not_harm_the_target,
         a_handler_killed_while_it_fills_is_replaced_by_its_guard,
         a_guard_that_is_killed_does_not_harm_the_target,
+        a_guard_knows_what_the_processes_have_done_to_their_mappings,
         a_handler_killed_with_its_guard_ends_the_target_before_it_sees_a_wrong_page,
     ];
     runner::run(mover, tests)
@@ -60,7 +63,7 @@ fn mover(step: &str) {
     handler.guard(&pids).unwrap();
     reached(step, "guarded");
     let running = restored.resume(&limit()).unwrap();
-    if [KILLS_ITSELF, AND_ITS_HANDLER, AND_THE_GUARD, AND_BOTH].contains(&step) {
+    if [KILLS_ITSELF, AND_ITS_HANDLER, AND_THE_GUARD, AND_BOTH, NAMES_ITS_HANDLER].contains(&step) {
         let filler = child_of(Pid::this(), "godwit-pages");
         let guard = child_of(filler, "godwit-guard");
         let killed: &[Pid] = match step {
@@ -69,6 +72,9 @@ fn mover(step: &str) {
             AND_BOTH => &[filler, guard],
             _ => &[],
         };
+        if step == NAMES_ITS_HANDLER {
+            std::fs::write(images().path().join(NAMES_ITS_HANDLER), filler.to_string()).unwrap();
+        }
         if step == AND_BOTH {
             // So that neither has time to notice.
             killed.iter().for_each(|pid| kill(*pid, Signal::SIGSTOP).unwrap());
@@ -168,6 +174,30 @@ fn a_handler_killed_while_it_fills_is_replaced_by_its_guard() {
 
 fn a_guard_that_is_killed_does_not_harm_the_target() {
     assert_goes_on(&image_or_skip!(), AND_THE_GUARD);
+}
+
+fn a_guard_knows_what_the_processes_have_done_to_their_mappings() {
+    let (world, client) = kill_while_it_fills(&image_or_skip!(), NAMES_ITS_HANDLER);
+    let handler = std::fs::read_to_string(world.images("i").path().join(NAMES_ITS_HANDLER)).unwrap();
+    world.route_to("b");
+    world.b.block(false);
+    let members = || godwit_criu::members(&world.b.env, "app").unwrap().len();
+    std::thread::scope(|scope| {
+        let stirred = scope.spawn(|| world.ask_once(0, STIR));
+        // It has moved, dropped and unmapped parts of its memory when it forks.
+        while members() < 2 && !stirred.is_finished() {
+            std::thread::yield_now();
+        }
+        // It may be through already.
+        let _ = kill(Pid::from_raw(handler.parse().unwrap()), Signal::SIGKILL);
+        assert_eq!(stirred.join().unwrap(), 0, "wrong pages");
+    });
+    assert!(survives_whole(&world.b.env, "app", &limit()).unwrap(), "the target was ended");
+    finish_target(&world.b.env, "app").unwrap();
+    end_source(&world.a.env, "app", &limit()).unwrap();
+    world.a.block(false);
+    assert_eq!(world.ask_once(0, CHECK), 0, "wrong pages");
+    client.stop().unwrap();
 }
 
 fn a_handler_killed_with_its_guard_ends_the_target_before_it_sees_a_wrong_page() {

@@ -430,6 +430,7 @@ fn not_begun(error: &AgentError) -> Ended {
         rounds: Vec::new(),
         freeze: None,
         bytes: Bytes(0),
+        wire_bytes: None,
         total: Duration::ZERO,
         open: false,
         error: Some(match std::error::Error::source(error) {
