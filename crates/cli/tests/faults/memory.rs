@@ -69,9 +69,9 @@ fn guard(handler: &Process) -> Option<Process> {
         let child = fs::read_to_string(&children).ok()?;
         let Some(pid) = child.split_whitespace().next().and_then(|pid| pid.parse::<i32>().ok()) else { continue };
         signal(handler, Signal::SIGSTOP);
-        let guard = processes().into_iter().find(|p| p.pid == pid)?;
-        signal(&guard, Signal::SIGSTOP);
-        return Some(guard);
+        let guard = processes().into_iter().find(|p| p.pid == pid);
+        signal(guard.as_ref().unwrap_or(handler), if guard.is_some() { Signal::SIGSTOP } else { Signal::SIGCONT });
+        return guard;
     }
 }
 
