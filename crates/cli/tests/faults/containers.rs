@@ -4,7 +4,7 @@ use nix::sys::signal::Signal;
 
 use crate::e2e::node::{Node, Process, signal};
 use crate::e2e::pod::{self, Shopper, assert_both_run_on};
-use crate::e2e::{Bed, STRATEGIES, until};
+use crate::e2e::{Bed, Call, STRATEGIES, until};
 use crate::full;
 use crate::hold::{Standing, assert_rolled_back, kill_all};
 
@@ -12,6 +12,13 @@ fn kill_agent(node: &Node) {
     let is_agent = |p: &Process| p.args.get(1).is_some_and(|arg| arg == "agent");
     let agent = until("its agent runs", || node.processes().into_iter().find(is_agent));
     signal(&agent, Signal::SIGKILL);
+}
+
+/// Whether nothing goes over the loopback device of the workload's place on a node.
+fn is_silent(bed: &Bed, node: &str) -> bool {
+    let netns = format!("--net=/run/netns/godwit.{}.service.video.{node}", bed.name());
+    let shown = Call::of("nsenter", [&netns, "tc", "qdisc", "show", "dev", "lo"]).run().code(0).out;
+    shown.contains("blackhole")
 }
 
 /// Kills while both containers are frozen and dumped, and wait to be restored.
@@ -22,9 +29,12 @@ fn while_both_are_held(kill: fn(&Standing), outcome: &str) {
     for strategy in STRATEGIES {
         let standing = Standing::new(&bed, strategy);
         let (from, to) = (standing.from, standing.to);
+        let silent = |node| is_silent(&bed, node);
+        assert!(silent(from) && silent(to), "their kernels still speak to each other over the loopback device");
         kill(&standing);
         let record = standing.go_on();
         assert_eq!(record["outcome"], outcome, "{strategy}: {record:#}");
+        assert!(!silent(from) && !silent(to), "a fence is left behind");
         (0..5).for_each(|_| shopper.ask());
         assert_both_run_on(&bed, if outcome == "done" { to } else { from });
         // And they can be moved as ever.
