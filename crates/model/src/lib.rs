@@ -24,6 +24,7 @@ mod migration;
 mod names;
 mod record;
 mod snapshot;
+mod speech;
 mod units;
 
 pub use baseline::{Baseline, BaselineMove, Compared, median};
@@ -33,4 +34,5 @@ pub use migration::{CopyRound, MigrationId, MigrationRecord, Outcome, Phase, Pha
 pub use names::{NameError, NodeName, UserName, WorkloadName};
 pub use record::{ClientSummary, RunRecord, Sample, Summary, UserSummary, WorkloadSummary};
 pub use snapshot::{NodeState, Snapshot, UserState, WorkloadKind, WorkloadState};
+pub use speech::{Family, Protocol};
 pub use units::{Bandwidth, Bytes, Load, ParseUnitError, Rtt, Time};

@@ -8,6 +8,7 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
+use crate::checksum::Sum;
 use crate::{Mac, NetError, Netlink, Netns, Result};
 
 const ETHERNET: usize = 14;
@@ -66,7 +67,9 @@ fn advertisement(mac: Mac, ip: Ipv6Addr) -> Vec<u8> {
     body.extend(ip.octets());
     body.extend(TARGET_LINK_LAYER_ADDRESS);
     body.extend(mac.0);
-    let sum = checksum(ip, ALL_NODES, &body);
+    // RFC 4443, section 2.3.
+    let pseudo = Sum::of(&ip.octets()).add(&ALL_NODES.octets()).add(&[0, body.len() as u8]);
+    let sum = pseudo.add(&[0, libc::IPPROTO_ICMPV6 as u8]).add(&body).finish();
     body[2..4].copy_from_slice(&sum.to_be_bytes());
     let mut frame = ethernet(ALL_NODES_MAC, mac, IPV6).to_vec();
     // Hop limit 255: what a router has passed on is ignored.
@@ -75,17 +78,6 @@ fn advertisement(mac: Mac, ip: Ipv6Addr) -> Vec<u8> {
     frame.extend(ALL_NODES.octets());
     frame.extend(body);
     frame
-}
-
-/// Of an ICMPv6 message of even length (RFC 4443, section 2.3).
-fn checksum(from: Ipv6Addr, to: Ipv6Addr, body: &[u8]) -> u16 {
-    let words = |bytes: &[u8]| bytes.chunks(2).map(|w| u32::from(w[0]) << 8 | u32::from(w[1])).sum::<u32>();
-    let mut sum = words(&from.octets()) + words(&to.octets()) + body.len() as u32 + libc::IPPROTO_ICMPV6 as u32;
-    sum += words(body);
-    while sum > 0xffff {
-        sum = (sum & 0xffff) + (sum >> 16);
-    }
-    !(sum as u16)
 }
 
 fn send(dev: u32, frame: &[u8]) -> io::Result<()> {

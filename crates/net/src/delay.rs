@@ -31,7 +31,7 @@ use crate::{NetError, Netlink, Netns, Prefix, Result};
 use engine::Engine;
 use settings::{Settings, Shape};
 
-pub(crate) use packet::{addresses, is_connect};
+pub(crate) use packet::{addresses, is_connect, is_datagram};
 pub use stats::{DirectionStats, LinkStats};
 
 /// Packets that wait to be read: a thread that gets no processor for a while loses none below this.

@@ -236,11 +236,17 @@ impl PacketHold {
 
     /// The same, prepared. If the route cannot be switched, packets keep passing through the hold to the new place.
     pub fn release_prepared(&self, prepared: &PreparedRelease) -> Result<ReleaseStats> {
+        self.release_paced(prepared, &mut || ())
+    }
+
+    /// The same; after some (32) replayed datagrams at a time, `pace` is called, which may see to it that their receiver
+    /// loses none ([`Room`](crate::Room)), or wait until it has read some. It must not call this hold.
+    pub fn release_paced(&self, prepared: &PreparedRelease, pace: &mut dyn FnMut()) -> Result<ReleaseStats> {
         let begun = Instant::now();
         let service = prepared.service;
         let tun = &self.shared.tun;
         self.with(service, |state| {
-            let mut stats = state.begin_release(service, tun, begun);
+            let mut stats = state.begin_release(service, tun, begun, pace);
             reader::drain(tun, state);
             let switched = self.netlink.install(&prepared.main);
             let passed = state.passed(service);

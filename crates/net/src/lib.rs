@@ -13,6 +13,8 @@
 //!   [`NetemLink`], which leaves that to the kernel; [`Link`] is either.
 //! - [`PacketHold`]: keeps the packets to a service address and replays them in order to its new place.
 //! - [`announce`]: tells a shared link where an address is now, for services whose address is not led by routes.
+//! - [`unread_datagrams`]: what a service has got and not read, as packets for the place where it goes on, where its sockets
+//!   have [`Room`] for all that is replayed.
 //! - [`OrphanPath`]: connections that the service has closed are ended by the kernel that they are in, also after a switch.
 //!
 //! # What it guarantees
@@ -26,6 +28,7 @@
 //! Linux, root (CAP_NET_ADMIN, CAP_SYS_ADMIN; CAP_SYS_NICE for delays that hold under load) and /dev/net/tun.
 
 mod announce;
+mod checksum;
 mod delay;
 mod error;
 mod hold;
@@ -37,6 +40,7 @@ mod orphans;
 mod prefix;
 mod sched;
 mod tun;
+mod unread;
 
 pub use announce::announce;
 pub use delay::{DelayLink, DirectionStats, End, LinkConfig, LinkStats};
@@ -50,3 +54,4 @@ pub use orphans::{Hop, OrphanPath};
 pub use prefix::Prefix;
 pub use sched::Priority;
 pub use tun::tun_supported;
+pub use unread::{Room, unread_datagrams};

@@ -141,6 +141,25 @@ impl<'a> Fields<'a> {
         self.quantity(field, "fraction", "write 30% or 0.3, between 0% and 100%", units::fraction)
     }
 
+    /// One of a few words.
+    pub(crate) fn one_of<T: Copy>(&self, field: &str, words: &[(&str, T)]) -> Option<T> {
+        let tree = self.get(field)?;
+        let given = tree.scalar();
+        let found = words.iter().find(|(word, _)| given.as_deref() == Some(*word));
+        if found.is_none() {
+            let known: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
+            let guess = given.as_deref().and_then(|given| nearest(given, known.iter().copied()));
+            let guess = guess.map(|near| format!("did you mean `{near}`? ")).unwrap_or_default();
+            let what = match given {
+                Some(_) => format!("there is no {field} {}", tree.is_a()),
+                None => format!("`{field}` must be a word, not {}", tree.is_a()),
+            };
+            let problem = Problem::new(tree.at, what);
+            self.problems.add(problem.help(format!("{guess}write {}", known.join(" or "))));
+        }
+        found.map(|(_, value)| *value)
+    }
+
     /// A number within `range`.
     pub(crate) fn number(&self, field: &str, range: RangeInclusive<f64>) -> Option<f64> {
         let help = format!("write a number from {} to {}", range.start(), range.end());

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use godwit_model::{Bandwidth, Bytes, NodeName, Rtt, Time, UserName, WorkloadKind, WorkloadName};
+use godwit_model::{Bandwidth, Bytes, Family, NodeName, Protocol, Rtt, Time, UserName, WorkloadKind, WorkloadName};
 
 use crate::problem::{Problem, ScenarioError};
 use crate::read;
@@ -66,6 +66,10 @@ pub struct User {
     pub name: UserName,
     /// The RTT to every node over time.
     pub rtt: BTreeMap<NodeName, Trajectory>,
+    /// What its clients speak. Default TCP.
+    pub protocol: Protocol,
+    /// By which addresses. Default IPv4.
+    pub family: Family,
 }
 
 /// A workload.

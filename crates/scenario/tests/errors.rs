@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use godwit_model::{Family, Protocol};
 use godwit_scenario::Scenario;
 use proptest::prelude::*;
 
@@ -75,6 +76,7 @@ told! {
     volumes_in_each_other: with("port: 5555", "volumes: [/srv/data, /srv, /proc/x, /var, /var]");
     no_environment: with("port: 5555", "env: { A: 1, B: , C: [x], '': y, A: 2 }");
     environment_of_no_map: with("port: 5555", "env: [A=1]");
+    no_protocol_and_no_family: with("name: phone", "name: phone\n    protocol: upd\n    family: [ipv4, ipv6]");
     bad_hostname: with("port: 5555", "hostname: my_host");
     args_of_nothing: with("port: 5555", "args: [--fast]");
     no_containers: with("port: 5555", "containers: []");
@@ -99,6 +101,17 @@ fn the_good_one_is_good() {
     let scenario = Scenario::parse(GOOD, "walk.yaml").unwrap();
     assert_eq!(scenario.policy.params, serde_json::json!({"bands": {"rtt": [3, 15.5]}}));
     assert_eq!(scenario.workloads[0].users[0].as_str(), "phone");
+}
+
+#[test]
+fn how_a_user_speaks() {
+    let spoken = |text: &str| {
+        let phone = &Scenario::parse(text, "walk.yaml").unwrap().users[0];
+        (phone.protocol, phone.family)
+    };
+    assert_eq!(spoken(GOOD), (Protocol::Tcp, Family::Ipv4));
+    let text = GOOD.replace("name: phone", "name: phone\n    protocol: udp\n    family: ipv6");
+    assert_eq!(spoken(&text), (Protocol::Udp, Family::Ipv6));
 }
 
 #[test]

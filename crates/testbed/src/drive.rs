@@ -207,9 +207,11 @@ fn start_clients(
     let mut clients = BTreeMap::new();
     for workload in scenario.workloads.iter().filter(|w| testbed.container(&w.name).is_counting) {
         for user in &workload.users {
-            let address = testbed.service_address(&workload.name);
-            let client =
-                (testbed.network().user_netns(user)).enter(|| Client::connect(address, ClientConfig::default()))?;
+            let spoken = scenario.user(user.as_str()).map(|user| (user.protocol, user.family));
+            let (protocol, family) = spoken.unwrap_or_default();
+            let address = testbed.service_address_by(family, &workload.name);
+            let config = ClientConfig { protocol, ..ClientConfig::default() };
+            let client = (testbed.network().user_netns(user)).enter(|| Client::connect(address, config))?;
             let client = client.map_err(|source| TestbedError::Client { user: user.clone(), source })?;
             clients.insert((user.clone(), workload.name.clone()), client);
         }

@@ -97,7 +97,8 @@ fn default_route(ip: IpAddr) -> Route {
     Route::to(if ip.is_ipv4() { Prefix::default_v4() } else { Prefix::default_v6() })
 }
 
-fn has_v6() -> bool {
+/// Whether this kernel has IPv6.
+pub(crate) fn has_v6() -> bool {
     Path::new("/proc/sys/net/ipv6").exists()
 }
 

@@ -14,7 +14,7 @@ use godwit_agent::{AgentClient, sides};
 use godwit_control::Order;
 use godwit_criu::Limit;
 use godwit_migration::{Cancel, Ended, Entry, Parts, Progress, Request, Retries, SqliteJournal, migrate, recover};
-use godwit_model::{Bandwidth, Bytes, NodeName, Outcome, StrategyChoice, UserName, WorkloadKind, WorkloadName};
+use godwit_model::{Bandwidth, Bytes, Family, NodeName, Outcome, StrategyChoice, UserName, WorkloadKind, WorkloadName};
 use godwit_net::{Backend, SockDiag};
 use godwit_scenario::Scenario;
 use godwit_transport::Authority;
@@ -29,7 +29,7 @@ use crate::host;
 use crate::images::Images;
 use crate::mover::TrafficSide;
 use crate::name::{MAX_OF_A_KIND, TestbedName};
-use crate::network::{self, Network};
+use crate::network::{self, Network, has_v6};
 use crate::node::{Node, NodeConfig, Size};
 use crate::run_dir::RunDir;
 use crate::stop::Stop;
@@ -300,6 +300,9 @@ impl Testbed {
             place: self.network.open_service_netns(&order.from, &order.workload),
             fenced: false,
             orphans: Vec::new(),
+            unread: Vec::new(),
+            new_place: Some(self.network.service_netns(&order.to, &order.workload)),
+            room: None,
         };
         let mut journal = JournalOf(&self.journal);
         let request = Request {
@@ -383,6 +386,12 @@ impl Testbed {
         Some(SocketAddr::new(ip, self.containers[workload].port))
     }
 
+    /// The one that a user of this family speaks to.
+    pub(crate) fn service_address_by(&self, family: Family, workload: &WorkloadName) -> SocketAddr {
+        let v6 = self.service_address_v6(workload).filter(|_| family == Family::Ipv6);
+        v6.unwrap_or_else(|| self.service_address(workload))
+    }
+
     pub(crate) fn container(&self, workload: &WorkloadName) -> &Container {
         &self.containers[workload]
     }
@@ -451,6 +460,10 @@ impl godwit_migration::Journal for JournalOf<'_> {
 
 /// What this world does not have.
 fn check(scenario: &Scenario) -> Result<()> {
+    if let Some(user) = scenario.users.iter().find(|user| user.family == Family::Ipv6 && !has_v6()) {
+        let what = format!("user {} speaks IPv6, which this kernel does not have", user.name);
+        return Err(TestbedError::Lacks { what, next: "give it family: ipv4, or load the module ipv6".into() });
+    }
     if let Some(vm) = scenario.workloads.iter().find(|w| w.kind == WorkloadKind::Vm) {
         return Err(TestbedError::Unsupported(format!(
             "workload {} is a virtual machine, and the testbed has containers only so far; try --world sim",

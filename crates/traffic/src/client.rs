@@ -1,6 +1,7 @@
 //! The measuring client: asks at fixed moments, listens all the time, on a thread of its own.
 
 mod link;
+mod socket;
 mod worker;
 
 use std::io::{self, PipeWriter};
@@ -8,6 +9,8 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
+
+use godwit_model::Protocol;
 
 use crate::{ClientReport, Gap, LiveClient, Recorder, Work};
 use worker::Worker;
@@ -17,7 +20,9 @@ use worker::Worker;
 pub struct ClientConfig {
     /// Time between two requests; 5 ms.
     pub period: Duration,
-    /// Bytes of payload of each; 64. At most [`crate::wire::MAX_PAYLOAD`].
+    /// By a connection or by datagrams; TCP.
+    pub protocol: Protocol,
+    /// Bytes of payload of each; 64. At most [`crate::wire::MAX_PAYLOAD`], in a datagram 1072.
     pub payload: usize,
     /// How long the first connection may take, a service that is not there yet included; 5 s. The same for each later
     /// try to connect again.
@@ -37,6 +42,7 @@ impl Default for ClientConfig {
     fn default() -> Self {
         Self {
             period: Duration::from_millis(5),
+            protocol: Protocol::Tcp,
             payload: 64,
             connect_timeout: Duration::from_secs(5),
             silence_limit: Duration::from_secs(30),
@@ -44,6 +50,18 @@ impl Default for ClientConfig {
             drain: Duration::from_secs(2),
             raise_priority: true,
         }
+    }
+}
+
+/// What a path with the smallest MTU of IPv6 carries unfragmented, answers' headers included.
+const MAX_DATAGRAM: usize = 1_200;
+
+impl ClientConfig {
+    fn payload(&self) -> usize {
+        self.payload.min(match self.protocol {
+            Protocol::Tcp => crate::wire::MAX_PAYLOAD,
+            Protocol::Udp => MAX_DATAGRAM - crate::wire::ANSWER_HEADER,
+        })
     }
 }
 
@@ -77,19 +95,20 @@ pub struct Client {
 }
 
 impl Client {
-    /// Connects on the calling thread, then asks on a new one. All its sockets, later ones too, are opened in the network
+    /// Connects on the calling thread, then asks on a new one. A client by datagrams has a socket that knows its service,
+    /// which is opened anew where others would connect again; nobody has to be there yet. All its sockets, later ones too, are opened in the network
     /// namespace that the calling thread is in.
     ///
     /// # Errors
     /// [`ClientError::Connect`] when there is no connection within the time-out.
     pub fn connect(addr: SocketAddr, config: ClientConfig) -> Result<Self, ClientError> {
         let (reader, writer) = io::pipe().map_err(ClientError::Setup)?;
-        let stream =
+        let speaker =
             link::connect_patiently(addr, &config, &reader).map_err(|source| ClientError::Connect { addr, source })?;
-        let mut recorder = Recorder::new(config.payload.min(crate::wire::MAX_PAYLOAD), 3 * config.period);
+        let mut recorder = Recorder::new(config.payload(), 3 * config.period);
         recorder.opened();
         let recorder = Arc::new(Mutex::new(recorder));
-        let worker = Worker::new(addr, config, Arc::clone(&recorder), reader, stream);
+        let worker = Worker::new(addr, config, Arc::clone(&recorder), reader, speaker);
         let thread =
             thread::Builder::new().name("client".into()).spawn(move || worker.work()).map_err(ClientError::Setup)?;
         Ok(Self { recorder, stop: Some(writer), thread: Some(thread) })

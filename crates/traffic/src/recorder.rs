@@ -189,6 +189,8 @@ impl Recorder {
         let is_same_run = before.is_none_or(|before| before.run == now.run);
         if !is_same_run {
             self.report.restarts += 1;
+            // Of datagrams: a connection that lives is one of the same run.
+            self.nth = 0;
         }
         let before = before.filter(|_| is_same_run).unwrap_or_default();
         if now.nth <= self.nth || now.total <= before.total {
@@ -254,7 +256,8 @@ impl Recorder {
             worst_gap: self.gaps.worst(now).map_or(Duration::ZERO, |gap| gap.len()),
             broken: self.report.broken,
             memory_bad: self.report.memory_bad,
-            harm: self.report.harm(),
+            // An answer that was overtaken came late, or will not come.
+            harm: self.report.harm() + self.overtaken.len() as u64,
         }
     }
 

@@ -1,13 +1,14 @@
 //! The counting service: one thread, one poll loop, plain sockets, memory that changes; made to be checkpointed.
 //!
-//! It holds what CRIU knows well and nothing else: TCP sockets, anonymous memory, a pipe or signalfd to be ended by. It
+//! It holds what CRIU knows well and nothing else: TCP sockets, one of UDP, anonymous memory, a pipe or signalfd to be ended by. It
 //! never waits by an absolute time: after a restore the monotonic clock may be another machine's.
 
 mod connection;
+mod datagrams;
 
 use std::hash::{BuildHasher, RandomState};
 use std::io::{self, ErrorKind};
-use std::net::{SocketAddr, TcpListener};
+use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
@@ -22,11 +23,12 @@ use crate::steps::Steps;
 use crate::wire::Standing;
 use crate::{Memory, PAGE, Verdict};
 use connection::Connection;
+use datagrams::Datagrams;
 
 /// What the service is like.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServiceConfig {
-    /// Where it listens; `[::]:PORT` takes IPv4 too.
+    /// Where it listens, by TCP and UDP; `[::]:PORT` takes IPv4 too.
     pub listen: SocketAddr,
     /// How much memory it holds; 16 MiB. Whole pages of it.
     pub memory: Bytes,
@@ -77,7 +79,7 @@ pub enum ServiceError {
 pub struct ServiceReport {
     /// Connections accepted.
     pub connections: u64,
-    /// Connections closed because of what came in.
+    /// Connections closed, and datagrams ignored, because of what came in.
     pub refused: u64,
     /// Requests answered.
     pub answered: u64,
@@ -89,6 +91,7 @@ pub struct ServiceReport {
 #[derive(Debug)]
 pub struct Service {
     listener: TcpListener,
+    datagrams: Datagrams,
     local: SocketAddr,
     memory: Memory,
     dirty: Pace,
@@ -125,7 +128,7 @@ impl Service {
     /// # Errors
     /// [`ServiceError::Listen`] when the address is taken or not ours.
     pub fn bind(config: ServiceConfig) -> Result<Self, ServiceError> {
-        let (listener, local) =
+        let (listener, datagrams, local) =
             listen(config.listen).map_err(|source| ServiceError::Listen { addr: config.listen, source })?;
         let run = RandomState::new().hash_one(std::process::id());
         let check = config.check_per_second.map_or(config.memory.0 / 5, |rate| rate.0);
@@ -134,6 +137,7 @@ impl Service {
         let now = Instant::now();
         Ok(Self {
             listener,
+            datagrams: Datagrams::new(datagrams),
             local,
             memory,
             dirty: Pace::new(pages(config.dirty_per_second.0), now),
@@ -166,6 +170,7 @@ impl Service {
             let mut fds = vec![
                 PollFd::new(stop.as_fd(), PollFlags::POLLIN),
                 PollFd::new(self.listener.as_fd(), if takes_more { PollFlags::POLLIN } else { PollFlags::empty() }),
+                PollFd::new(self.datagrams.as_fd(), self.datagrams.interest()),
             ];
             fds.extend(self.connections.iter().map(|c| PollFd::new(c.as_fd(), c.interest())));
             let timeout = self.dirty.wait().min(self.check.wait());
@@ -184,7 +189,10 @@ impl Service {
                 return Ok(self.report);
             }
             let began = Instant::now();
-            self.serve(&ready[2..], began);
+            if ready[2] {
+                self.serve_datagrams(began);
+            }
+            self.serve(&ready[3..], began);
             self.steps.took(began, Instant::now());
             if ready[1] && takes_more {
                 accepts = self.accept();
@@ -203,6 +211,14 @@ impl Service {
             self.memory.check_one();
             step = self.steps.took(step, Instant::now());
         }
+    }
+
+    fn serve_datagrams(&mut self, now: Instant) {
+        let (total, work) = (self.report.answered, self.steps.tell(now));
+        let standing = Standing { nth: 0, total, run: self.run, memory: self.memory.verdict(), work };
+        let served = self.datagrams.serve(standing);
+        self.report.answered += served.answered;
+        self.report.refused += served.garbage;
     }
 
     fn serve(&mut self, ready: &[bool], now: Instant) {
@@ -244,19 +260,26 @@ impl Service {
     }
 }
 
-/// Listens with SO_REUSEADDR; an IPv6 wildcard takes IPv4 too, whatever net.ipv6.bindv6only says.
-fn listen(addr: SocketAddr) -> io::Result<(TcpListener, SocketAddr)> {
-    let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
+/// Listens with SO_REUSEADDR, and takes datagrams at the same port, before it listens.
+fn listen(addr: SocketAddr) -> io::Result<(TcpListener, UdpSocket, SocketAddr)> {
+    let socket = open(addr, Type::STREAM, Protocol::TCP)?;
     socket.set_reuse_address(true)?;
+    socket.bind(&addr.into())?;
+    let local = socket.local_addr()?.as_socket().unwrap_or(addr);
+    let datagrams = open(addr, Type::DGRAM, Protocol::UDP)?;
+    datagrams.bind(&local.into())?;
+    socket.listen(128)?;
+    Ok((socket.into(), datagrams.into(), local))
+}
+
+/// A socket that does not wait; an IPv6 wildcard takes IPv4 too, whatever net.ipv6.bindv6only says.
+fn open(addr: SocketAddr, kind: Type, protocol: Protocol) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(addr), kind, Some(protocol))?;
     if addr.is_ipv6() && addr.ip().is_unspecified() {
         socket.set_only_v6(false)?;
     }
-    socket.bind(&addr.into())?;
-    socket.listen(128)?;
     socket.set_nonblocking(true)?;
-    let listener = TcpListener::from(socket);
-    let local = listener.local_addr()?;
-    Ok((listener, local))
+    Ok(socket)
 }
 
 /// Probes of a connection on which nothing is heard: a client that vanished is let go after about two minutes.

@@ -70,7 +70,7 @@ pub struct Request<'a> {
 /// What the service says of itself in an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Standing {
-    /// The how manieth answer of this connection it is, from 1.
+    /// The how manieth answer of this connection it is, from 1; in a datagram the same as `total`.
     pub nth: u64,
     /// The how manieth answer of this service it is, from 1.
     pub total: u64,

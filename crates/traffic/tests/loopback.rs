@@ -2,13 +2,13 @@
 //! stalls (a proxy), a service that stands still (SIGSTOP), dies (SIGKILL) and is started anew, or never answers.
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use godwit_model::Bytes;
+use godwit_model::{Bytes, Protocol};
 use godwit_traffic::{BreakCause, Client, ClientConfig, ClientError, LiveClient, Service, ServiceConfig};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -262,4 +262,82 @@ fn large_payloads_through_a_stall_are_all_accounted_for() {
     proxy.open(true);
     let report = client.finish().unwrap();
     assert!(report.is_clean() && report.sent == report.received, "{report:?}");
+}
+
+fn by_datagrams() -> ClientConfig {
+    ClientConfig { protocol: Protocol::Udp, ..ClientConfig::default() }
+}
+
+#[test]
+fn by_datagrams_too_nothing_is_lost_between_two_who_are_well() {
+    let service = ServiceChild::start("[::]:0");
+    for host in ["127.0.0.1", "[::1]"] {
+        let addr: SocketAddr = format!("{host}:{}", service.addr.port()).parse().unwrap();
+        // Cut to what a datagram carries.
+        let config = ClientConfig { payload: 10_000, ..by_datagrams() };
+        let [client, beside] = [Client::connect(addr, config).unwrap(), connect(addr)];
+        until(&client, |live| live.received > 50);
+        for report in [client, beside].map(|client| client.finish().unwrap()) {
+            assert!(report.is_clean() && report.sent == report.received, "{report:?}");
+            assert_eq!(report.connections, 1);
+        }
+    }
+}
+
+/// Hands datagrams on and back, the answers as `answers` says: given the how manieth it is (from 1), how often which of
+/// the answers so far, newest first, go back.
+fn relay(to: SocketAddr, answers: impl Fn(usize) -> &'static [usize] + Send + 'static) -> SocketAddr {
+    let inside = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let outside = UdpSocket::bind("127.0.0.1:0").unwrap();
+    outside.connect(to).unwrap();
+    let addr = inside.local_addr().unwrap();
+    thread::spawn(move || {
+        let (mut buffer, mut seen) = ([0; 2000], Vec::new());
+        loop {
+            let (len, from) = inside.recv_from(&mut buffer).unwrap();
+            outside.send(&buffer[..len]).unwrap();
+            let len = outside.recv(&mut buffer).unwrap();
+            seen.push(buffer[..len].to_vec());
+            for back in answers(seen.len()) {
+                inside.send_to(&seen[seen.len() - 1 - back], from).unwrap();
+            }
+        }
+    });
+    addr
+}
+
+#[test]
+fn a_datagram_that_is_lost_doubled_or_overtaken_is_found() {
+    let service = ServiceChild::start("127.0.0.1:0");
+    let addr = relay(service.addr, |nth| match nth {
+        10 | 11 | 30 => &[],
+        20 => &[0, 0],
+        31 => &[0, 1],
+        _ => &[0],
+    });
+    let config = ClientConfig { drain: Duration::from_millis(200), ..by_datagrams() };
+    let client = Client::connect(addr, config).unwrap();
+    let live = until(&client, |live| live.received > 50);
+    assert!(live.harm >= 3 && live.broken == 0, "it is known at once: {live:?}");
+    let report = client.finish().unwrap();
+    assert_eq!((report.duplicated, report.reordered, report.broken), (1, 1, 0), "{report:?}");
+    assert!(report.unanswered >= 2 && report.bytes_missing > 0 && !report.is_clean(), "{report:?}");
+    assert_eq!((report.restarts, report.rewinds), (0, 0), "{report:?}");
+}
+
+#[test]
+fn by_datagrams_a_killed_service_is_unreachable_and_its_successor_a_restart() {
+    let mut service = ServiceChild::start("127.0.0.1:0");
+    let addr = service.addr;
+    let client = Client::connect(addr, by_datagrams()).unwrap();
+    until(&client, |live| live.received > 10);
+    service.child.kill().unwrap();
+    let broken = until(&client, |live| live.broken > 0);
+    let successor = ServiceChild::start(&addr.to_string());
+    until(&client, |live| live.received > broken.received + 10);
+    let report = client.finish().unwrap();
+    assert_eq!((report.restarts, report.rewinds), (1, 0), "{report:?}");
+    assert!(report.breaks.iter().all(|b| b.cause == BreakCause::Reset), "{report:?}");
+    assert!(report.unanswered > 0 && !report.is_clean());
+    drop(successor);
 }

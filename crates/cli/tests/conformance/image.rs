@@ -1,5 +1,6 @@
 //! The image with the servers and their load generators.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use crate::e2e::{Bed, Call, harness, skip};
@@ -33,6 +34,7 @@ pub struct Server {
     pub bed: Bed,
     image: PathBuf,
     address: String,
+    address_v6: Option<String>,
 }
 
 impl Server {
@@ -57,14 +59,26 @@ impl Server {
              {fields} }}\n"
         ));
         let status = bed.status();
-        let service = status["workloads"][0]["service"].as_str().expect("an address");
-        let address = service.strip_suffix(&format!(":{PORT}")).expect("the port that was asked for").to_owned();
-        Self { bed, image: image.to_owned(), address }
+        let address = |field: &str| {
+            let address: SocketAddr = status["workloads"][0][field].as_str()?.parse().expect("an address");
+            assert_eq!(address.port(), PORT);
+            Some(address.ip().to_string())
+        };
+        let (address, address_v6) = (address("service").expect("an address"), address("service_v6"));
+        Self { bed, image: image.to_owned(), address, address_v6 }
     }
 
     /// The service address, without the port.
     pub fn address(&self) -> &str {
         &self.address
+    }
+
+    /// The same of IPv6; of IPv4 where the kernel has no other, which is said.
+    pub fn address_v6(&self) -> &str {
+        self.address_v6.as_deref().unwrap_or_else(|| {
+            skip("IPv6", "this kernel has none");
+            &self.address
+        })
     }
 
     /// A file for programs of the image; the path by which they find it.

@@ -25,6 +25,7 @@ fn main() -> ExitCode {
         web::a_node_server_serves_wrk,
         sip::every_call_is_answered,
         several::nginx_python_and_redis_in_three_containers_serve_wrk,
+        sip::every_call_by_datagrams_is_answered,
     ];
     e2e::run(e2e::Needs::Testbed, tests)
 }

@@ -9,36 +9,31 @@ use crate::load;
 const CALLS: u64 = 90;
 
 pub fn every_call_is_answered() {
-    let Some(image) = image::or_skip("sip") else { return };
+    // A connection for each call.
+    calls("sip", &["-t", "tn", "-max_socket", "500"]);
+}
+
+pub fn every_call_by_datagrams_is_answered() {
+    // Nobody repeats anything: a datagram that is lost is a call that fails.
+    calls("sip by datagrams", &["-t", "u1", "-nr"]);
+}
+
+fn calls(test: &str, transport: &[&str]) {
+    let Some(image) = image::or_skip(test) else { return };
     let script = format!(
-        "cd /tmp; exec sipp -sn uas -t tn -max_socket 500 -i 0.0.0.0 -p {} -nostdin >/dev/null 2>&1",
+        "cd /tmp; exec sipp -sn uas {} -i 0.0.0.0 -p {} -nostdin >/dev/null 2>&1",
+        transport.join(" "),
         image::PORT
     );
     let server = Server::start(&image, "32MiB", &script);
     let to = format!("{}:{}", server.address(), image::PORT);
     load::beside_three_migrations(&server, || {
-        // A connection for each call, which lasts a second.
         let calls = CALLS.to_string();
-        let args = [
-            "-sn",
-            "uac",
-            "-t",
-            "tn",
-            "-max_socket",
-            "500",
-            "-i",
-            "0.0.0.0",
-            "-r",
-            "30",
-            "-m",
-            &calls,
-            "-d",
-            "1000",
-            "-nostdin",
-        ];
+        // Each lasts a second.
+        let args = ["-sn", "uac", "-i", "0.0.0.0", "-r", "30", "-m", &calls, "-d", "1000", "-nostdin"];
         let statistics = ["-trace_stat", "-stf", "/mnt/calls.csv", "-timeout", "60", "-timeout_error"];
         // It ends with 0 only if every call went well.
-        server.run("sipp", &[&args[..], &statistics, &[&to]].concat());
+        server.run("sipp", &[&args[..], transport, &statistics, &[&to]].concat());
         let table = fs::read_to_string(server.bed.path("calls.csv")).expect("its statistics");
         let mut lines = table.lines();
         let names = lines.next().expect("a header").split(';');

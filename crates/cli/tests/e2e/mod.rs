@@ -20,6 +20,7 @@ pub mod harness;
 pub mod image;
 pub mod left;
 pub mod node;
+pub mod ping;
 pub mod pod;
 pub mod service;
 pub mod slots;

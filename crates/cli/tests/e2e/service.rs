@@ -44,15 +44,15 @@ pub fn answering(first: &str) -> String {
     scenario(&["perl", "-e", &format!("{first}\n{EVAL}")])
 }
 
-/// Where a workload or copy is reached.
-fn address(bed: &Bed, workload: &str, field: &str) -> SocketAddr {
+/// Where a workload or copy is reached: `service` or `service_v6` in its status.
+pub fn address(bed: &Bed, workload: &str, field: &str) -> SocketAddr {
     let status = bed.status();
     let found = status["workloads"].as_array().expect("a list").iter().find(|w| w["name"] == workload);
     found.expect("it is there")[field].as_str().and_then(|text| text.parse().ok()).expect("an address")
 }
 
 /// What `open` makes in the user's namespace.
-fn of_the_user<T: Send + 'static>(bed: &Bed, open: impl FnOnce() -> T + Send + 'static) -> T {
+pub fn of_the_user<T: Send + 'static>(bed: &Bed, open: impl FnOnce() -> T + Send + 'static) -> T {
     let netns = format!("/run/netns/godwit.{}.user.car", bed.name());
     let opened = thread::spawn(move || {
         setns(File::open(netns).expect("the user is there"), CloneFlags::CLONE_NEWNET).expect("we are root");
@@ -151,11 +151,12 @@ pub struct Datagrams {
 }
 
 impl Datagrams {
-    /// From one socket, from now on.
-    pub fn start(bed: &Bed) -> Self {
-        let address = address(bed, "app", "service");
+    /// From one socket to the address that `status` names in `field`, from now on.
+    pub fn start(bed: &Bed, field: &str) -> Self {
+        let address = address(bed, "app", field);
         let socket = of_the_user(bed, move || {
-            let socket = UdpSocket::bind("0.0.0.0:0").expect("a socket");
+            let any = if address.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
+            let socket = UdpSocket::bind(any).expect("a socket");
             socket.connect(address).expect("a way");
             socket
         });

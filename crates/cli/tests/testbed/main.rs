@@ -15,6 +15,7 @@ mod files;
 mod host;
 mod images;
 mod migrate;
+mod packets;
 mod side_by_side;
 mod starts;
 
@@ -34,8 +35,11 @@ fn main() -> ExitCode {
         migrate::the_container_is_an_ordinary_one_of_its_new_node,
         migrate::a_foreign_service_moves_with_its_state_and_its_connections,
         migrate::a_connection_that_was_closed_before_the_move_is_not_reset,
-        migrate::a_connection_by_ipv6_moves,
-        migrate::no_datagram_is_lost_and_none_is_overtaken,
+        packets::clients_of_every_protocol_and_family_see_no_harm,
+        packets::a_connection_by_ipv6_moves,
+        packets::no_datagram_is_lost_and_none_is_overtaken,
+        packets::what_a_service_has_not_read_comes_first,
+        packets::no_ping_is_lost_and_nothing_is_unreachable,
         migrate::pre_copy_sends_memory_while_the_service_runs,
         migrate::the_journal_tells_of_each_migration,
         migrate::no_more_is_sent_than_the_bandwidth_allows,

@@ -4,7 +4,7 @@ use std::thread;
 
 use serde_json::json;
 
-use crate::e2e::service::{Client, Datagrams, echo, scenario};
+use crate::e2e::service::{Client, echo, scenario};
 use crate::e2e::{Bed, Call, STRATEGIES, call, until};
 
 pub fn a_hundred_times_back_and_forth_under_load_on_one_connection() {
@@ -212,36 +212,4 @@ pub fn a_connection_that_was_closed_before_the_move_is_not_reset() {
         // The listener came along.
         Client::connect(&bed);
     }
-}
-
-pub fn a_connection_by_ipv6_moves() {
-    const BOTH: &str = r#"use IO::Socket::IP; *IO::Socket::INET::new = sub { shift; my %h = @_;
-        IO::Socket::IP->new(%h, LocalHost => "::", V6Only => 0) };"#;
-    let bed = Bed::of(&echo(BOTH));
-    let mut client = Client::connect_by_v6(&bed, 0);
-    client.ask();
-    for (to, strategy) in ["b", "a", "b"].into_iter().zip(STRATEGIES) {
-        bed.migrate_by(strategy, "app", to);
-        client.ask();
-    }
-    // One by IPv4 beside it, to the same socket.
-    let mut other = Client::connect_to(&bed, "app", 4);
-    other.ask();
-    bed.migrate("app", "a");
-    other.ask();
-}
-
-pub fn no_datagram_is_lost_and_none_is_overtaken() {
-    const UDP: &str = r#"use IO::Socket::INET;
-        my $u = IO::Socket::INET->new(Proto => "udp", LocalPort => 5555) or die "udp: $!";
-        while (1) { my $from = recv $u, my $datagram, 4096, 0; send $u, $datagram, 0, $from if $from }"#;
-    let bed = Bed::of(&scenario(&["perl", "-e", UDP]));
-    let datagrams = Datagrams::start(&bed);
-    for (to, strategy) in ["b", "a", "b"].into_iter().zip(STRATEGIES) {
-        datagrams.until_more_are_answered();
-        bed.migrate_by(strategy, "app", to);
-    }
-    datagrams.until_more_are_answered();
-    let (sent, answered) = datagrams.finish();
-    assert!(answered.iter().copied().eq(0..sent), "{sent} were sent; answered: {answered:?}");
 }

@@ -35,6 +35,20 @@ pub(crate) fn is_connect(packet: &[u8]) -> bool {
     segment.and_then(|segment| segment.get(13)).is_some_and(|flags| flags & (SYN | ACK) == SYN)
 }
 
+/// Whether a packet is of UDP, or a part of it.
+pub(crate) fn is_datagram(packet: &[u8]) -> bool {
+    const UDP: u8 = 17;
+    const FRAGMENT: u8 = 44;
+    match packet.first().map(|first| first >> 4) {
+        Some(4) => packet.get(9) == Some(&UDP),
+        Some(6) => match packet.get(6) {
+            Some(&FRAGMENT) => packet.get(40) == Some(&UDP),
+            next => next == Some(&UDP),
+        },
+        _ => false,
+    }
+}
+
 /// How many packets on a wire a packet behind a `virtio_net_hdr` stands for.
 pub(crate) fn segments(frame: &[u8]) -> u64 {
     let field = |at: usize| frame.get(at..at + 2).map_or(0, |b| u64::from(u16::from_ne_bytes([b[0], b[1]])));
@@ -67,6 +81,7 @@ mod tests {
         (v6[0], v6[6]) = (0x60, 6);
         assert!(is_connect(&v4(6, 0x02)) && is_connect(&v4(6, 0xc2)), "also with ECN");
         assert!(is_connect(&[&v6[..], &segment(0x02)].concat()));
+        assert!(is_datagram(&v4(17, 0)) && !is_datagram(&v4(6, 0)) && !is_datagram(&v6));
         assert!(!is_connect(&v4(6, 0x12)) && !is_connect(&v4(6, 0x10)) && !is_connect(&v4(17, 0x02)));
         assert!(!is_connect(&v4(6, 0x02)[..30]), "cut off");
     }
@@ -100,7 +115,7 @@ mod tests {
     proptest! {
         #[test]
         fn any_bytes_are_survived(bytes in proptest::collection::vec(any::<u8>(), 0..100)) {
-            let _ = (addresses(&bytes), is_connect(&bytes));
+            let _ = (addresses(&bytes), is_connect(&bytes), is_datagram(&bytes));
             prop_assert!(segments(&bytes) >= 1);
         }
     }

@@ -30,6 +30,9 @@ pub struct HoldStats {
     pub dropped: u64,
 }
 
+/// So many datagrams fit into the queue of a socket with the kernel's default size, whatever theirs is on a usual link.
+pub(super) const AT_ONCE: u32 = 32;
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Mode {
     /// Packets are kept.
@@ -140,12 +143,25 @@ impl State {
         }
     }
 
-    /// Replays what is kept; from now on packets pass.
-    pub(super) fn begin_release(&mut self, service: IpAddr, sink: &impl Sink, now: Instant) -> ReleaseStats {
+    /// Replays what is kept; from now on packets pass. After each [`AT_ONCE`] datagrams `pace` sees to it that there is
+    /// room for more of them.
+    pub(super) fn begin_release(
+        &mut self,
+        service: IpAddr,
+        sink: &impl Sink,
+        now: Instant,
+        pace: &mut dyn FnMut(),
+    ) -> ReleaseStats {
         let Some(s) = self.services.get_mut(&service) else { return ReleaseStats::default() };
         let mut replayed = Passed::default();
+        let mut datagrams = 0;
         for packet in std::mem::take(&mut s.queue) {
             pass(&mut replayed, packet.bytes(), sink);
+            datagrams += u32::from(crate::delay::is_datagram(packet.bytes()));
+            if datagrams == AT_ONCE {
+                datagrams = 0;
+                pace();
+            }
         }
         self.bytes -= std::mem::take(&mut s.bytes);
         s.mode = Mode::Pass;
@@ -233,7 +249,7 @@ mod tests {
         state.arrived(&packet(1, 3), &seen);
         state.arrived(&packet(1, 4), &seen);
         state.prepend(service(1), vec![Packet::from_bytes(packet(1, 1)), Packet::from_bytes(packet(1, 2))]);
-        let stats = state.begin_release(service(1), &seen, Instant::now());
+        let stats = state.begin_release(service(1), &seen, Instant::now(), &mut || ());
         state.arrived(&packet(1, 5), &seen);
         assert_eq!(*seen.0.borrow(), [1, 2, 3, 4, 5]);
         assert_eq!((stats.packets, stats.prepended, stats.bytes), (4, 2, 84));
@@ -249,7 +265,7 @@ mod tests {
         state.arrived(&packet(1, 1), &seen);
         state.arrived(&packet(2, 2), &seen);
         state.arrived(&packet(3, 3), &seen);
-        state.begin_release(service(2), &seen, Instant::now());
+        state.begin_release(service(2), &seen, Instant::now(), &mut || ());
         assert_eq!(*seen.0.borrow(), [2]);
         assert_eq!(state.stats(service(1)).packets, 1);
         assert_eq!(state.take(service(1)), [Packet::from_bytes(packet(1, 1))]);
@@ -278,6 +294,20 @@ mod tests {
     }
 
     #[test]
+    fn datagrams_wait_for_their_reader_now_and_then() {
+        let (mut state, seen) = (State::new(1 << 20), Seen::default());
+        state.capture(service(1), Mode::Keep, Instant::now());
+        for id in 0..100 {
+            let mut datagram = packet(1, id);
+            datagram[9] = if id < 80 { 17 } else { 6 };
+            state.arrived(&datagram, &seen);
+        }
+        let mut waits = Vec::new();
+        state.begin_release(service(1), &seen, Instant::now(), &mut || waits.push(seen.0.borrow().len()));
+        assert_eq!((waits, seen.0.borrow().len()), (vec![32, 64], 100));
+    }
+
+    #[test]
     fn who_asks_for_a_connection_waits_and_the_others_do_not() {
         let (mut state, seen) = (State::new(1000), Seen::default());
         let tcp = |id: u8, flags: u8| {
@@ -291,7 +321,7 @@ mod tests {
         assert_eq!(*seen.0.borrow(), [2]);
         assert_eq!(state.capture(service(1), Mode::Keep, Instant::now()), Some(Mode::KeepConnects));
         state.arrived(&tcp(3, 0x10), &seen);
-        assert_eq!(state.begin_release(service(1), &seen, Instant::now()).packets, 2);
+        assert_eq!(state.begin_release(service(1), &seen, Instant::now(), &mut || ()).packets, 2);
         assert_eq!(*seen.0.borrow(), [2, 1, 3]);
     }
 }

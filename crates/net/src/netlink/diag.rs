@@ -102,6 +102,26 @@ impl SockDiag {
         Ok(unread)
     }
 
+    /// The UDP sockets of processes: their inodes, where they are bound.
+    pub(crate) fn udp(&self) -> Result<Vec<(u32, SocketAddr)>> {
+        self.udp_that(|_| true)
+    }
+
+    /// Those in which datagrams lie unread.
+    pub(crate) fn with_unread(&self) -> Result<Vec<(u32, SocketAddr)>> {
+        self.udp_that(|seen| seen.unread > 0)
+    }
+
+    fn udp_that(&self, is_wanted: impl Fn(&Seen) -> bool) -> Result<Vec<(u32, SocketAddr)>> {
+        let mut found = Vec::new();
+        self.dump(libc::IPPROTO_UDP, &ALL_OF_UDP, |seen| {
+            if seen.inode != 0 && is_wanted(&seen) {
+                found.push((seen.inode, seen.flow.local));
+            }
+        })?;
+        Ok(found)
+    }
+
     /// Whether a UDP socket is bound to `port`.
     pub fn has_udp(&self, port: u16) -> Result<bool> {
         let mut found = false;

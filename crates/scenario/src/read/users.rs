@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use godwit_model::{NodeName, Rtt, UserName};
+use godwit_model::{Family, NodeName, Protocol, Rtt, UserName};
 
 use super::{Declared, parts};
 use crate::fields::{Fields, Problems};
@@ -17,8 +17,10 @@ use crate::units::{self, LONGEST};
 const MOST_STEPS: u32 = 1_000_000;
 
 pub(super) fn user(tree: &Tree, nodes: &Declared, problems: &Problems) -> Option<User> {
-    let fields = Fields::open(tree, "a user", &["name", "rtt"], problems)?;
+    let fields = Fields::open(tree, "a user", &["name", "rtt", "protocol", "family"], problems)?;
     let name = fields.need("name", "name: car").and_then(|tree| parts::name(tree, problems));
+    let protocol = fields.one_of("protocol", &Protocol::ALL.map(|it| (it.name(), it)));
+    let family = fields.one_of("family", &Family::ALL.map(|it| (it.name(), it)));
     let rtt_tree = fields.need("rtt", "rtt: { edge1: 5ms, edge2: 20ms }")?;
     let Value::Map(entries) = &rtt_tree.value else {
         let problem = Problem::new(rtt_tree.at, format!("`rtt` must be a map of nodes, not {}", rtt_tree.is_a()));
@@ -44,7 +46,8 @@ pub(super) fn user(tree: &Tree, nodes: &Declared, problems: &Problems) -> Option
         let problem = Problem::new(at, format!("the rtt to {} is missing", missing.join(", ")));
         problems.add(problem.help(format!("every user has an rtt to every node: add for example `{first}: 20ms`")));
     }
-    Some(User { name: UserName::new(name?).ok()?, rtt })
+    let (protocol, family) = (protocol.unwrap_or_default(), family.unwrap_or_default());
+    Some(User { name: UserName::new(name?).ok()?, rtt, protocol, family })
 }
 
 /// `5ms`, or `{ start: 0ms, ramps: [ … ] }`.

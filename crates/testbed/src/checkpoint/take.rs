@@ -79,6 +79,9 @@ pub(crate) fn take(
         place: testbed.network().open_service_netns(&subject.at, &subject.container.name),
         fenced: false,
         orphans: Vec::new(),
+        unread: Vec::new(),
+        new_place: None,
+        room: None,
     };
     let began = Instant::now();
     let frozen = subject.freeze_and_dump(dump, &mut traffic, &scratch.0);

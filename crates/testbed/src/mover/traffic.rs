@@ -5,15 +5,20 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use godwit_migration::{PartError, Side, Traffic};
-use godwit_net::{Hop, NetError, Netns, OrphanPath, RouteTo, Rule, SockDiag};
+use godwit_net::{Hop, NetError, Netns, OrphanPath, Packet, Room, RouteTo, Rule, SockDiag, unread_datagrams};
 
 use super::door;
 use crate::network::{Network, NodeNet, ServiceNet};
 
 /// Before the holds' own rules.
 const FENCE_PRIORITY: u32 = 50;
-/// How long a service that is not frozen yet may take for the datagrams that it has got.
-const READ_PATIENCE: Duration = Duration::from_millis(20);
+/// How long a service that is not frozen yet may take for the datagrams that it has got. What is left is carried over.
+const READ_PATIENCE: Duration = Duration::from_millis(5);
+/// Between two looks at them.
+const READ_PAUSE: Duration = Duration::from_micros(200);
+/// When the service at its new place has more than this to read, its sockets get room for all that comes: about a third of
+/// what a socket takes by default, in the kernel's count.
+const MUCH_UNREAD: u64 = 64 << 10;
 
 fn net(what: &'static str) -> impl FnOnce(NetError) -> PartError {
     move |e| PartError::caused_by(what, e)
@@ -39,12 +44,19 @@ pub(crate) struct TrafficSide<'a> {
     pub(crate) fenced: bool,
     /// The ways of connections that the service has closed, which no dump has.
     pub(crate) orphans: Vec<OrphanPath>,
+    /// Datagrams that the service has got and not read, which no dump has either.
+    pub(crate) unread: Vec<Packet>,
+    /// The service's namespace on the target; none for a checkpoint.
+    pub(crate) new_place: Option<&'a Netns>,
+    /// While packets are replayed, and the service may not have read them yet.
+    pub(crate) room: Option<Room>,
 }
 
 impl TrafficSide<'_> {
     /// The workload has ended and may come back: what is for it is held at the gateway, and nowhere else.
     pub(crate) fn park(&mut self) -> Result<(), PartError> {
         self.service.put_before(&self.from.hold, &self.network.hold).map_err(net("hold what was on its way"))?;
+        self.put_unread_first()?;
         self.unfence()?;
         self.keep_orphans();
         let on = self.from.back_to_gateway();
@@ -64,17 +76,53 @@ impl TrafficSide<'_> {
         self.orphans = led.filter_map(|path| path.inspect_err(not_led).ok()).collect();
     }
 
-    /// CRIU drops the datagrams that a service has not read yet. None come any more, so a moment is enough; a service
-    /// that does not read for so long loses them.
+    /// CRIU drops the datagrams that a service has not read yet. None come any more, so a moment is enough for most.
     fn let_it_read(&self) {
         let begun = Instant::now();
         let Some(diag) = self.place.as_ref().ok().and_then(|place| SockDiag::open(place).ok()) else { return };
-        while diag.unread_datagrams().is_ok_and(|bytes| bytes > 0) {
-            if begun.elapsed() > READ_PATIENCE {
-                return tracing::warn!("datagrams that the service has not read are lost in the move");
-            }
-            thread::sleep(Duration::from_micros(200));
+        while diag.unread_datagrams().is_ok_and(|bytes| bytes > 0) && begun.elapsed() < READ_PATIENCE {
+            thread::sleep(READ_PAUSE);
         }
+    }
+
+    /// Those that it still has not read, now that it stands. A failure is told, no more.
+    fn read_the_rest(&mut self) {
+        let services: Vec<_> = self.service.ips().collect();
+        let read = self.place.as_ref().map(|place| unread_datagrams(place, &services));
+        match read {
+            Ok(Ok(unread)) => self.unread = unread,
+            Ok(Err(error)) => tracing::warn!(%error, "datagrams that the service has not read are lost"),
+            Err(error) => tracing::warn!(%error, "datagrams that the service has not read are lost"),
+        }
+    }
+
+    /// They came before all that is held.
+    fn put_unread_first(&mut self) -> Result<(), PartError> {
+        for ip in self.service.ips() {
+            let of_it: Vec<_> = self.unread.extract_if(.., |packet| packet.dst() == Some(ip)).collect();
+            if !of_it.is_empty() {
+                self.network.hold.prepend(ip, of_it).map_err(net("replay what was not read"))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The gateway's packets flow to the target, whose sockets lose none of those that come in one go.
+    fn let_flow(&mut self) -> Result<(), NetError> {
+        let mut there = self.new_place.and_then(|place| Some((place, SockDiag::open(place).ok()?)));
+        let room = &mut self.room;
+        let mut pace = || {
+            let much = |diag: &SockDiag| diag.unread_datagrams().is_ok_and(|bytes| bytes > MUCH_UNREAD);
+            if let Some((place, _)) = there.take_if(|(_, diag)| much(diag)) {
+                let made = Room::make(place);
+                *room = made.inspect_err(|error| tracing::warn!(%error, "datagrams may be lost")).ok();
+            }
+        };
+        let hold = &self.network.hold;
+        for ip in self.service.ips() {
+            hold.release_paced(&hold.prepare(ip, &self.towards_target)?, &mut pace)?;
+        }
+        Ok(())
     }
 
     fn keep_orphans(&mut self) {
@@ -128,6 +176,7 @@ impl Traffic for TrafficSide<'_> {
             self.fenced = true;
             self.from.netlink.add_rule(&rule).map_err(net("fence the source in"))?;
         }
+        self.read_the_rest();
         self.lead_orphans();
         Ok(())
     }
@@ -137,12 +186,15 @@ impl Traffic for TrafficSide<'_> {
         match to {
             Side::Target => {
                 service.put_before(&self.from.hold, gateway).map_err(net("replay what was on its way"))?;
-                service.release(gateway, &self.towards_target).map_err(net("switch the gateway's route"))?;
+                self.put_unread_first()?;
+                self.let_flow().map_err(net("switch the gateway's route"))?;
                 self.keep_orphans();
             }
             Side::Source => {
                 self.unfence()?;
                 self.orphans.clear();
+                // It has them still.
+                self.unread.clear();
                 service.release(&self.from.hold, &service.local()).map_err(net("give packets back to the source"))?;
                 service.release(gateway, &self.towards_source).map_err(net("switch the gateway's route back"))?;
             }
@@ -157,6 +209,7 @@ impl Traffic for TrafficSide<'_> {
             return Ok(());
         }
         self.unfence()?;
+        self.room = None;
         let on = self.from.back_to_gateway();
         self.service.release(&self.from.hold, &on).map_err(net("send stragglers on"))
     }

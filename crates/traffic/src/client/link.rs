@@ -1,14 +1,16 @@
 //! A client's connection.
 
-use std::io::{self, ErrorKind, PipeReader, Read, Write};
+use std::io::{self, ErrorKind, PipeReader};
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
+use godwit_model::Protocol;
 use nix::poll::{PollFd, PollFlags, ppoll};
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Socket, Type};
 
 use super::ClientConfig;
+use super::socket::Speaker;
 use crate::BreakCause;
 use crate::wire::{self, Answer, MAX_PAYLOAD};
 
@@ -17,14 +19,14 @@ const MAX_UNSENT: usize = 4 * MAX_PAYLOAD;
 
 #[derive(Debug)]
 pub(super) struct Link {
-    stream: TcpStream,
+    speaker: Speaker,
     input: Vec<u8>,
     output: Vec<u8>,
 }
 
 impl Link {
-    pub(super) fn new(stream: TcpStream) -> Self {
-        Self { stream, input: Vec::new(), output: Vec::new() }
+    pub(super) fn new(speaker: Speaker) -> Self {
+        Self { speaker, input: Vec::new(), output: Vec::new() }
     }
 
     pub(super) fn interest(&self) -> PollFlags {
@@ -32,7 +34,8 @@ impl Link {
     }
 
     pub(super) fn has_room(&self) -> bool {
-        self.output.len() < MAX_UNSENT
+        // A datagram is sent whole, and alone.
+        if self.speaker.is_udp() { self.output.is_empty() } else { self.output.len() < MAX_UNSENT }
     }
 
     pub(super) fn ask(&mut self, seq: u64, clock_ns: u64, payload: usize) {
@@ -42,7 +45,7 @@ impl Link {
     /// Writes what goes.
     pub(super) fn write(&mut self) -> Result<(), BreakCause> {
         while !self.output.is_empty() {
-            match self.stream.write(&self.output) {
+            match self.speaker.send(&self.output) {
                 Ok(len) => drop(self.output.drain(..len)),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => break,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
@@ -56,8 +59,8 @@ impl Link {
     pub(super) fn read(&mut self, mut sink: impl FnMut(Instant, &Answer<'_>)) -> Result<(), BreakCause> {
         let mut chunk = [0; 16 << 10];
         loop {
-            match self.stream.read(&mut chunk) {
-                Ok(0) => return Err(BreakCause::Closed),
+            match self.speaker.receive(&mut chunk) {
+                Ok(0) if !self.speaker.is_udp() => return Err(BreakCause::Closed),
                 Ok(len) => self.input.extend(&chunk[..len]),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
@@ -76,23 +79,26 @@ impl Link {
             };
             self.input.drain(..taken);
             outcome?;
+            if self.speaker.is_udp() && !(taken > 0 && self.input.is_empty()) {
+                return Err(BreakCause::Garbage);
+            }
         }
     }
 }
 
 impl AsFd for Link {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.stream.as_fd()
+        self.speaker.as_fd()
     }
 }
 
 /// Connects, and tries again while nobody is there, until the time-out.
-pub(super) fn connect_patiently(addr: SocketAddr, config: &ClientConfig, stop: &PipeReader) -> io::Result<TcpStream> {
+pub(super) fn connect_patiently(addr: SocketAddr, config: &ClientConfig, stop: &PipeReader) -> io::Result<Speaker> {
     let deadline = Instant::now() + config.connect_timeout;
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
         match connect(addr, config, left, stop) {
-            Ok(stream) => return Ok(stream),
+            Ok(speaker) => return Ok(speaker),
             Err(error) if error.kind() == ErrorKind::Interrupted => return Err(error),
             Err(error) if deadline <= Instant::now() => return Err(error),
             Err(_) if is_stopped(stop, config.reconnect_every.min(left))? => return Err(ErrorKind::Interrupted.into()),
@@ -107,8 +113,20 @@ pub(super) fn connect(
     config: &ClientConfig,
     timeout: Duration,
     stop: &PipeReader,
-) -> io::Result<TcpStream> {
-    let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
+) -> io::Result<Speaker> {
+    match config.protocol {
+        Protocol::Tcp => Ok(Speaker::Tcp(connect_tcp(addr, config, timeout, stop)?)),
+        Protocol::Udp => {
+            let socket = Socket::new(Domain::for_address(addr), Type::DGRAM, Some(socket2::Protocol::UDP))?;
+            socket.set_nonblocking(true)?;
+            socket.connect(&addr.into())?;
+            Ok(Speaker::Udp(socket.into()))
+        }
+    }
+}
+
+fn connect_tcp(addr: SocketAddr, config: &ClientConfig, timeout: Duration, stop: &PipeReader) -> io::Result<TcpStream> {
+    let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(socket2::Protocol::TCP))?;
     socket.set_nonblocking(true)?;
     socket.set_tcp_nodelay(true)?;
     // The kernel is to be as patient as we are, neither less nor (15 minutes by default) more.

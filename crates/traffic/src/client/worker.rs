@@ -1,7 +1,7 @@
 //! The client's thread.
 
 use std::io::{ErrorKind, PipeReader};
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use nix::poll::{PollFd, PollFlags};
 
 use super::link::{self, Link};
+use super::socket::Speaker;
 use super::{ClientConfig, lock};
 use crate::pace::Ticks;
 use crate::{BreakCause, Recorder};
@@ -32,17 +33,17 @@ impl Worker {
         config: ClientConfig,
         recorder: Arc<Mutex<Recorder>>,
         stop: PipeReader,
-        stream: TcpStream,
+        speaker: Speaker,
     ) -> Self {
         let born = Instant::now();
         Self {
             addr,
-            payload: config.payload.min(crate::wire::MAX_PAYLOAD),
+            payload: config.payload(),
             ticks: Ticks::new(born, config.period),
             config,
             recorder,
             stop,
-            link: Some(Link::new(stream)),
+            link: Some(Link::new(speaker)),
             born,
             drain_until: None,
         }
@@ -129,9 +130,9 @@ impl Worker {
     /// Tries once to connect again, else waits a little; false when told to stop.
     fn reconnect(&mut self) -> bool {
         match link::connect(self.addr, &self.config, self.config.connect_timeout, &self.stop) {
-            Ok(stream) => {
+            Ok(speaker) => {
                 lock(&self.recorder).opened();
-                self.link = Some(Link::new(stream));
+                self.link = Some(Link::new(speaker));
                 // The moments that passed meanwhile are nobody's lateness.
                 self.ticks = Ticks::new(Instant::now(), self.config.period);
                 true
