@@ -81,11 +81,10 @@ struct Ways {
 }
 
 impl OrphanPath {
-    /// Looks which connections of `service` are closed and not yet over in `ns`, and leads their packets there. Call it
+    /// Looks which connections of `service` are closed and not yet over in a namespace, and leads their packets there. Call it
     /// when the service is frozen and no packet gets to it: then there will be no others. At most 256 are led, those
     /// that have something to deliver first.
-    pub fn lead(ns: &Netns, service: IpAddr, hops: impl FnOnce() -> Result<Vec<Hop>>) -> Result<Self> {
-        let diag = SockDiag::open(ns)?;
+    pub fn lead(diag: &SockDiag, service: IpAddr, hops: impl FnOnce() -> Result<Vec<Hop>>) -> Result<Self> {
         let mut flows = diag.orphans(service)?;
         if flows.is_empty() {
             return Ok(Self { led: 0, stop: None, thread: None });
@@ -95,6 +94,7 @@ impl OrphanPath {
             flows.truncate(MOST);
         }
         let led = flows.len();
+        let diag = SockDiag::open(diag.netns())?;
         let ways = Ways { service, hops: hops()?, flows };
         ways.add()?;
         let (stop, stopped) = mpsc::channel();

@@ -17,7 +17,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use nix::errno::Errno;
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, SockaddrStorage, recvmsg};
 
-use crate::{NetError, Netns, Packet, Result, SockDiag};
+use crate::{NetError, Packet, Result, SockDiag};
 
 pub use room::Room;
 
@@ -30,8 +30,8 @@ const MOST: usize = 1 << 16;
 /// packets: those of a socket in the order in which they came. They stay where they are. To be called when neither does
 /// a packet get to the namespace any more nor run the processes in it. What was sent to another address than the
 /// services', as by a process to itself, is left out, with a warning.
-pub fn unread_datagrams(ns: &Netns, services: &[IpAddr]) -> Result<Vec<Packet>> {
-    let sockets = SockDiag::open(ns)?.with_unread()?;
+pub fn unread_datagrams(diag: &SockDiag, services: &[IpAddr]) -> Result<Vec<Packet>> {
+    let (ns, sockets) = (diag.netns(), diag.with_unread()?);
     if sockets.is_empty() {
         return Ok(Vec::new());
     }

@@ -39,7 +39,7 @@ fn read_after_the_move(world: &World, service: IpAddr, lead: bool) -> std::io::R
     let flow = diag.orphans(service).unwrap();
     assert_eq!(flow.iter().map(|f| f.remote).collect::<Vec<_>>(), [client.local_addr().unwrap()]);
     let hops = || Ok(vec![Hop::new(&world.gw, towards(1, service))?]);
-    let path = lead.then(|| OrphanPath::lead(&world.nodes[0], service, hops).unwrap());
+    let path = lead.then(|| OrphanPath::lead(&diag, service, hops).unwrap());
     hold.release(service, &towards(2, service)).unwrap();
     let mut buffer = vec![0; 1 << 16];
     let mut got = 0;
@@ -98,6 +98,7 @@ fn where_nothing_was_closed_nothing_is_led() {
     }
     let services = SERVICES.map(ip);
     let world = world(services);
-    let path = OrphanPath::lead(&world.nodes[0], services[0], || panic!("no way is needed")).unwrap();
+    let diag = SockDiag::open(&world.nodes[0]).unwrap();
+    let path = OrphanPath::lead(&diag, services[0], || panic!("no way is needed")).unwrap();
     assert!(path.led() == 0 && path.is_over());
 }

@@ -107,13 +107,13 @@ fn what_is_unread_is_replayed_elsewhere_before_what_was_held() {
             assert_eq!(client.send(datagram).unwrap(), datagram.len());
         }
 
-        let unread = unread_datagrams(&world.nodes[0], &services).unwrap();
+        let unread = unread_datagrams(&diag, &services).unwrap();
         assert!(unread.iter().all(|packet| packet.dst() == Some(service)), "{unread:?}");
         hold.prepend(service, unread).unwrap();
         hold.release(service, &towards(2, service)).unwrap();
         assert_eq!(takers[1].reads(datagrams.len()), expected, "at the new place");
         assert_eq!(takers[0].reads(early.len()), expected[..early.len()], "they stay where they were");
-        assert!(unread_datagrams(&world.nodes[0], &services).unwrap().is_empty());
+        assert!(unread_datagrams(&diag, &services).unwrap().is_empty());
     }
 }
 
@@ -136,7 +136,7 @@ fn there_is_room_for_all_that_is_replayed_at_once() {
             client.send_to(&id.to_be_bytes(), (services[0], 9000)).unwrap();
         }
         until("all are kept", || hold.stats(services[0]).unwrap().packets == u64::from(MANY));
-        let _room = room.then(|| Room::make(&world.nodes[1]).unwrap());
+        let _room = room.then(|| Room::make(&diag).unwrap());
         hold.release(services[0], &towards(2, services[0])).unwrap();
     };
     replay(true);
@@ -164,6 +164,6 @@ fn what_was_sent_to_another_address_is_left_out() {
         world.nodes[0].enter(|| UdpSocket::bind(any).unwrap().send_to(b"self", to).unwrap()).unwrap();
         until("it is there", || diag.unread_datagrams().unwrap() > before);
     }
-    assert!(unread_datagrams(&world.nodes[0], &services).unwrap().is_empty());
+    assert!(unread_datagrams(&diag, &services).unwrap().is_empty());
     assert_eq!(taker.reads(2).len(), 2);
 }

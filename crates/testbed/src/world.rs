@@ -291,17 +291,17 @@ impl Testbed {
         let mut traffic = TrafficSide {
             network: &self.network,
             service: self.network.service(&order.workload),
-            inside: Some(self.network.service_netns(&order.from, &order.workload)),
+            is_copy: false,
             from,
             to,
             towards_source: self.network.towards(&order.from),
             towards_target: self.network.towards(&order.to),
             released: None,
-            place: self.network.open_service_netns(&order.from, &order.workload),
+            sockets: SockDiag::open(self.network.service_netns(&order.from, &order.workload)),
             fenced: false,
             orphans: Vec::new(),
             unread: Vec::new(),
-            new_place: Some(self.network.service_netns(&order.to, &order.workload)),
+            sockets_there: SockDiag::open(self.network.service_netns(&order.to, &order.workload)).ok(),
             room: None,
         };
         let mut journal = JournalOf(&self.journal);

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::e2e::ping::Pings;
 use crate::e2e::service::{Client, Datagrams, address, echo, of_the_user, scenario};
-use crate::e2e::{Bed, PATIENCE, STRATEGIES, skip, until};
+use crate::e2e::{Bed, Call, PATIENCE, STRATEGIES, skip, until};
 
 /// Where `status` says how a workload is reached, in each family of this kernel.
 fn families(test: &str) -> &'static [&'static str] {
@@ -97,47 +97,101 @@ pub fn no_datagram_is_lost_and_none_is_overtaken() {
     }
 }
 
-pub fn what_a_service_has_not_read_comes_first() {
-    const MANY: u32 = 40;
-    // Told to, it reads nothing until there is a file.
+/// Told to, it reads nothing until there is a file.
+fn that_waits() -> String {
     let serve = format!(
         "{UDP}\nwhile (1) {{ my $from = recv $u, my $it, 65535, 0; next unless $from; \
          if ($it eq \"wait\") {{ select undef, undef, undef, 0.05 until -e \"/tmp/go\"; unlink \"/tmp/go\" }} \
          send $u, $it, 0, $from }}"
     );
-    let bed = Bed::of(&scenario(&["perl", "-e", &serve]));
-    for field in families("unread datagrams") {
-        let service = address(&bed, "app", field);
-        let socket = of_the_user(&bed, move || {
+    scenario(&["perl", "-e", &serve])
+}
+
+/// Datagrams to a service that waits, and answers in their order when it goes on.
+struct Waiting {
+    socket: UdpSocket,
+    datagrams: Vec<Vec<u8>>,
+}
+
+impl Waiting {
+    fn new(bed: &Bed, field: &str) -> Self {
+        const MANY: u32 = 40;
+        let service = address(bed, "app", field);
+        let socket = of_the_user(bed, move || {
             let any = if service.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
             let socket = UdpSocket::bind(any).expect("a socket");
             socket.connect(service).expect("a way");
             socket
         });
-        socket.set_read_timeout(Some(PATIENCE)).expect("a time");
-        for (to, strategy) in ["b", "a"].into_iter().zip(["stop-copy", "pre-copy"]) {
-            socket.send(b"wait").expect("it is sent");
-            // Short ones, one that is empty, and some that no link takes in one piece.
-            let datagrams: Vec<Vec<u8>> =
-                (0..MANY).map(|n| n.to_be_bytes().repeat(if n % 10 == 9 { 700 } else { n as usize % 3 })).collect();
-            for datagram in &datagrams {
-                assert_eq!(socket.send(datagram).expect("it is sent"), datagram.len());
-            }
-            bed.migrate_by(strategy, "app", to);
-            bed.node(to).run(["runc", "exec", "app", "touch", "/tmp/go"]).code(0);
-            let mut buffer = vec![0; 65_535];
-            let mut answer = || {
-                let len = socket.recv(&mut buffer).expect("an answer");
-                buffer[..len].to_vec()
-            };
-            assert_eq!(answer(), b"wait");
-            for datagram in &datagrams {
-                assert_eq!(&answer(), datagram, "{field}, by {strategy}");
-            }
-            socket.set_read_timeout(Some(Duration::from_millis(300))).expect("a time");
-            assert!(socket.recv(&mut buffer).is_err(), "{field}, by {strategy}: answered twice");
-            socket.set_read_timeout(Some(PATIENCE)).expect("a time");
+        // Short ones, some that are empty, and some that no link takes in one piece.
+        let datagram = |n: u32| n.to_be_bytes().repeat(if n % 10 == 9 { 700 } else { n as usize % 3 });
+        let datagrams = [b"wait".to_vec()].into_iter().chain((0..MANY).map(datagram)).collect();
+        Self { socket, datagrams }
+    }
+
+    fn send(&self) {
+        for datagram in &self.datagrams {
+            assert_eq!(self.socket.send(datagram).expect("it is sent"), datagram.len());
         }
+    }
+
+    /// Lets it go on at a node, and looks whether each is answered, once.
+    #[track_caller]
+    fn are_answered_at(&self, bed: &Bed, node: &str) {
+        bed.node(node).run(["runc", "exec", "app", "touch", "/tmp/go"]).code(0);
+        let mut buffer = vec![0; 65_535];
+        self.socket.set_read_timeout(Some(PATIENCE)).expect("a time");
+        for (n, datagram) in self.datagrams.iter().enumerate() {
+            let len = self.socket.recv(&mut buffer).expect("an answer");
+            assert_eq!(&buffer[..len], datagram, "answer {n}");
+        }
+        self.socket.set_read_timeout(Some(Duration::from_millis(300))).expect("a time");
+        assert!(self.socket.recv(&mut buffer).is_err(), "something was answered twice");
+    }
+}
+
+pub fn what_a_service_has_not_read_comes_first() {
+    let bed = Bed::of(&that_waits());
+    for field in families("unread datagrams") {
+        let waiting = Waiting::new(&bed, field);
+        for (to, strategy) in ["b", "a"].into_iter().zip(["stop-copy", "pre-copy"]) {
+            waiting.send();
+            bed.migrate_by(strategy, "app", to);
+            waiting.are_answered_at(&bed, to);
+        }
+    }
+}
+
+pub fn what_a_service_has_not_read_it_has_once_after_a_cancelled_move() {
+    let bed = Bed::of(&that_waits());
+    for field in families("datagrams and cancelled moves") {
+        let waiting = Waiting::new(&bed, field);
+        // Too late where the machine was slow: then it went on to its end, and the next one goes back.
+        let cancelled = (0..5).any(|_| {
+            let from = bed.node_of("app");
+            let to = if from == "a" { "b" } else { "a" };
+            waiting.send();
+            let mut asked = bed.ask_to_migrate("app", to);
+            asked.until_phase("dump").expect("it comes to the dump");
+            bed.call(&["migrate", "--cancel", "app"]);
+            let rolled_back = asked.record()["outcome"] == "rolled-back";
+            waiting.are_answered_at(&bed, if rolled_back { &from } else { to });
+            rolled_back
+        });
+        assert!(cancelled, "five moves went through before they could be cancelled");
+    }
+}
+
+pub fn what_a_stopped_service_had_not_read_waits_for_it() {
+    let bed = Bed::of(&that_waits());
+    let file = bed.path("it.ckpt");
+    let file = file.to_str().expect("UTF-8");
+    for (field, to) in families("datagrams and stopped services").iter().zip(["b", "a"]) {
+        let waiting = Waiting::new(&bed, field);
+        waiting.send();
+        bed.call(&["checkpoint", "app", file, "--stop", "--force"]).code(0);
+        bed.call(&["restore", file, "--node", to]).code(0);
+        waiting.are_answered_at(&bed, to);
     }
 }
 
@@ -150,4 +204,18 @@ pub fn no_ping_is_lost_and_nothing_is_unreachable() {
     }
     all.iter().for_each(Pings::until_more_are_answered);
     all.into_iter().for_each(Pings::were_all_answered);
+}
+
+pub fn a_services_sockets_are_listed_without_going_through_the_hosts() {
+    const OWN: &str = "/proc/sys/net/ipv4/tcp_child_ehash_entries";
+    if !Path::new(OWN).exists() {
+        return skip("the table of sockets", "this kernel has one for all namespaces (before Linux 6.1)");
+    }
+    let bed = Bed::of(&echo(""));
+    for node in ["a", "b"] {
+        let netns = format!("--net=/run/netns/godwit.{}.service.app.{node}", bed.name());
+        let buckets = Call::of("nsenter", [&netns, "cat", "/proc/sys/net/ipv4/tcp_ehash_entries"]).run().code(0).out;
+        // A shared one is told as a negative number.
+        assert_eq!(buckets.trim(), "4096", "on {node}");
+    }
 }

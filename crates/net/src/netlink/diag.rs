@@ -42,7 +42,7 @@ pub struct Flow {
 /// An open sock_diag socket in one namespace.
 #[derive(Debug)]
 pub struct SockDiag {
-    ns: String,
+    ns: Netns,
     inner: Mutex<Inner>,
 }
 
@@ -61,7 +61,12 @@ impl SockDiag {
         let socket = ns.enter(|| open_socket(NETLINK_SOCK_DIAG))?.map_err(|e| {
             NetError::netns(ns.name(), "open a socket that lists sockets (INET_DIAG in the kernel?)", e)
         })?;
-        Ok(Self { ns: ns.name().to_owned(), inner: Mutex::new(Inner::new(socket)) })
+        Ok(Self { ns: ns.handle()?, inner: Mutex::new(Inner::new(socket)) })
+    }
+
+    /// The namespace.
+    pub fn netns(&self) -> &Netns {
+        &self.ns
     }
 
     /// The connections of `service` that their process has closed and that the kernel is still ending: it has data or a
@@ -139,14 +144,15 @@ impl SockDiag {
     fn dump_family(&self, request: &[u8], family: i32, mut on_socket: impl FnMut(Seen)) -> Result<()> {
         let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         let action = || "list sockets".to_owned();
-        let error = |source, kernel| NetError::Netlink { ns: self.ns.clone(), action: action(), kernel, source };
+        let error =
+            |source, kernel| NetError::Netlink { ns: self.ns.name().to_owned(), action: action(), kernel, source };
         match inner.exchange(request, |_, payload| read(payload).into_iter().for_each(&mut on_socket)) {
             Ok(Answer { errno: 0, .. }) => Ok(()),
             // No IPv6 in this kernel.
             Ok(Answer { errno: libc::ENOENT, .. }) if family == libc::AF_INET6 => Ok(()),
             Ok(Answer { errno, explanation }) => Err(error(std::io::Error::from_raw_os_error(errno), explanation)),
             Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => {
-                Err(NetError::NetlinkTimeout { ns: self.ns.clone(), action: action(), after: TIMEOUT })
+                Err(NetError::NetlinkTimeout { ns: self.ns.name().to_owned(), action: action(), after: TIMEOUT })
             }
             Err(e) => Err(error(e, None)),
         }

@@ -6,7 +6,7 @@ use std::os::fd::OwnedFd;
 use nix::sys::socket::{getsockopt, setsockopt, sockopt};
 
 use super::sockets;
-use crate::{NetError, Netns, Result, SockDiag};
+use crate::{NetError, Result, SockDiag};
 
 /// More than any hold has. A bound, not a size: memory is taken by what comes.
 const ROOM: usize = 256 << 20;
@@ -22,10 +22,9 @@ pub struct Room {
 
 impl Room {
     /// Makes it in all UDP sockets of the processes in a namespace.
-    pub fn make(ns: &Netns) -> Result<Self> {
-        let failed = |e: io::Error| NetError::netns(ns.name(), "make room in its sockets", e);
-        let all = SockDiag::open(ns)?.udp()?;
-        let (there, _) = sockets::fetch(ns, all).map_err(failed)?;
+    pub fn make(diag: &SockDiag) -> Result<Self> {
+        let failed = |e: io::Error| NetError::netns(diag.netns().name(), "make room in its sockets", e);
+        let (there, _) = sockets::fetch(diag.netns(), diag.udp()?).map_err(failed)?;
         let mut room = Self { sockets: Vec::new() };
         for (socket, _) in there {
             // The kernel doubles what is set, for its own part of it, and tells the double.

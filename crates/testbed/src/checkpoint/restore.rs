@@ -11,7 +11,7 @@ use godwit_checkpoint::{Manifest, Unpacked, unpack};
 use godwit_criu::{Connections, Limit, RestoreOptions, RestorePlan};
 use godwit_migration::PartError;
 use godwit_model::{Bytes, WorkloadName};
-use godwit_net::Netns;
+use godwit_net::{Netns, Room, SockDiag};
 
 use super::engine::{self, Place};
 use super::registry::Copied;
@@ -254,6 +254,8 @@ impl Job<'_> {
                 return Err(error);
             }
         };
+        // Clients may have gone on for long, by datagrams.
+        let _room = SockDiag::open(network.service_netns(self.node.name(), name)).and_then(|all| Room::make(&all));
         let released = service.release(&network.hold, &network.towards(self.node.name()));
         released.map_err(net("let its packets flow"))?;
         self.settle(running);

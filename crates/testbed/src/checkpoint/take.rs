@@ -12,6 +12,7 @@ use godwit_checkpoint::{
 use godwit_criu::{DumpOptions, Limit, RestorePlan};
 use godwit_migration::{PartError, Side, Traffic};
 use godwit_model::NodeName;
+use godwit_net::SockDiag;
 
 use super::{NotDone, Scratch, TakeCheckpoint, Taken, Told, layer, part};
 use crate::container::Container;
@@ -70,17 +71,18 @@ pub(crate) fn take(
     let mut traffic = TrafficSide {
         network: testbed.network(),
         service: &subject.service,
-        inside: (!subject.is_copy).then(|| testbed.network().service_netns(&subject.at, &ask.workload)),
+        is_copy: subject.is_copy,
         from,
         to,
         towards_source: testbed.network().towards(&subject.at),
         towards_target: testbed.network().towards(&subject.at),
         released: None,
-        place: testbed.network().open_service_netns(&subject.at, &subject.container.name),
+        sockets: (testbed.network().open_service_netns(&subject.at, &subject.container.name))
+            .and_then(|place| SockDiag::open(&place)),
         fenced: false,
         orphans: Vec::new(),
         unread: Vec::new(),
-        new_place: None,
+        sockets_there: None,
         room: None,
     };
     let began = Instant::now();

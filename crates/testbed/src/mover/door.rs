@@ -7,7 +7,7 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
-use godwit_net::{NetError, Netns, SockDiag};
+use godwit_net::{NetError, SockDiag};
 
 /// Who needs longer than this to answer a SYN-ACK is not waited for.
 const PATIENCE: Duration = Duration::from_millis(500);
@@ -15,20 +15,23 @@ const PATIENCE: Duration = Duration::from_millis(500);
 const PAUSE: Duration = Duration::from_millis(2);
 
 /// Returns when nobody is in the door, or time is up.
-pub(super) fn wait_until_nobody_stands_in_it(inside: &Netns) {
-    match wait(inside) {
-        Ok(0) => {}
-        Ok(left) => tracing::warn!(left, "connections are neither made nor over; they may break or roll the move back"),
+pub(super) fn wait_until_nobody_stands_in_it(sockets: &Result<SockDiag, NetError>) {
+    let left = sockets.as_ref().map(wait);
+    match left {
+        Ok(Ok(0)) => {}
+        Ok(Ok(left)) => {
+            tracing::warn!(left, "connections are neither made nor over; they may break or roll the move back");
+        }
+        Ok(Err(error)) => tracing::warn!(%error, "the service's connections cannot be counted"),
         Err(error) => tracing::warn!(%error, "the service's connections cannot be counted"),
     }
 }
 
 /// How many are left.
-fn wait(inside: &Netns) -> Result<u64, NetError> {
+fn wait(sockets: &SockDiag) -> Result<u64, NetError> {
     let begun = Instant::now();
-    let diag = SockDiag::open(inside)?;
     loop {
-        match diag.in_between()? {
+        match sockets.in_between()? {
             1.. if begun.elapsed() < PATIENCE => thread::sleep(PAUSE),
             left => return Ok(left),
         }

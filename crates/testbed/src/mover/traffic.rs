@@ -5,7 +5,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use godwit_migration::{PartError, Side, Traffic};
-use godwit_net::{Hop, NetError, Netns, OrphanPath, Packet, Room, RouteTo, Rule, SockDiag, unread_datagrams};
+use godwit_net::{Hop, NetError, OrphanPath, Packet, PacketHold, Room, RouteTo, Rule, SockDiag, unread_datagrams};
 
 use super::door;
 use crate::network::{Network, NodeNet, ServiceNet};
@@ -32,22 +32,22 @@ fn not_led(error: &NetError) {
 pub(crate) struct TrafficSide<'a> {
     pub(crate) network: &'a Network,
     pub(crate) service: &'a ServiceNet,
-    /// The service's namespace on the source; none for a copy, at whose door nobody is waited for.
-    pub(crate) inside: Option<&'a Netns>,
+    /// At the door of a copy nobody is waited for.
+    pub(crate) is_copy: bool,
     pub(crate) from: &'a NodeNet,
     pub(crate) to: &'a NodeNet,
     pub(crate) towards_source: RouteTo,
     pub(crate) towards_target: RouteTo,
     pub(crate) released: Option<Side>,
-    /// The service's namespace on the source.
-    pub(crate) place: Result<Netns, NetError>,
+    /// The sockets of the service's namespace on the source.
+    pub(crate) sockets: Result<SockDiag, NetError>,
     pub(crate) fenced: bool,
     /// The ways of connections that the service has closed, which no dump has.
     pub(crate) orphans: Vec<OrphanPath>,
     /// Datagrams that the service has got and not read, which no dump has either.
     pub(crate) unread: Vec<Packet>,
-    /// The service's namespace on the target; none for a checkpoint.
-    pub(crate) new_place: Option<&'a Netns>,
+    /// Those of its namespace on the target; none for a checkpoint.
+    pub(crate) sockets_there: Option<SockDiag>,
     /// While packets are replayed, and the service may not have read them yet.
     pub(crate) room: Option<Room>,
 }
@@ -71,15 +71,15 @@ impl TrafficSide<'_> {
                 Hop::new(&self.from.netns, self.service.local())?.let_out(&self.service.dev),
             ])
         };
-        let Ok(place) = self.place.as_ref().inspect_err(|error| not_led(error)) else { return };
-        let led = self.service.ips().map(|ip| OrphanPath::lead(place, ip, hops));
+        let Ok(sockets) = self.sockets.as_ref().inspect_err(|error| not_led(error)) else { return };
+        let led = self.service.ips().map(|ip| OrphanPath::lead(sockets, ip, hops));
         self.orphans = led.filter_map(|path| path.inspect_err(not_led).ok()).collect();
     }
 
     /// CRIU drops the datagrams that a service has not read yet. None come any more, so a moment is enough for most.
     fn let_it_read(&self) {
         let begun = Instant::now();
-        let Some(diag) = self.place.as_ref().ok().and_then(|place| SockDiag::open(place).ok()) else { return };
+        let Ok(diag) = &self.sockets else { return };
         while diag.unread_datagrams().is_ok_and(|bytes| bytes > 0) && begun.elapsed() < READ_PATIENCE {
             thread::sleep(READ_PAUSE);
         }
@@ -88,10 +88,9 @@ impl TrafficSide<'_> {
     /// Those that it still has not read, now that it stands. A failure is told, no more.
     fn read_the_rest(&mut self) {
         let services: Vec<_> = self.service.ips().collect();
-        let read = self.place.as_ref().map(|place| unread_datagrams(place, &services));
-        match read {
-            Ok(Ok(unread)) => self.unread = unread,
-            Ok(Err(error)) => tracing::warn!(%error, "datagrams that the service has not read are lost"),
+        let Ok(sockets) = &self.sockets else { return };
+        match unread_datagrams(sockets, &services) {
+            Ok(unread) => self.unread = unread,
             Err(error) => tracing::warn!(%error, "datagrams that the service has not read are lost"),
         }
     }
@@ -107,20 +106,22 @@ impl TrafficSide<'_> {
         Ok(())
     }
 
-    /// The gateway's packets flow to the target, whose sockets lose none of those that come in one go.
-    fn let_flow(&mut self) -> Result<(), NetError> {
-        let mut there = self.new_place.and_then(|place| Some((place, SockDiag::open(place).ok()?)));
+    /// What a hold has of the service's packets flows on, to sockets in `place` that lose none of those that come in one go.
+    fn let_flow(&mut self, hold: &PacketHold, to: &RouteTo, side: Side) -> Result<(), NetError> {
+        let sockets = match side {
+            Side::Source => self.sockets.as_ref().ok(),
+            Side::Target => self.sockets_there.as_ref(),
+        };
         let room = &mut self.room;
         let mut pace = || {
-            let much = |diag: &SockDiag| diag.unread_datagrams().is_ok_and(|bytes| bytes > MUCH_UNREAD);
-            if let Some((place, _)) = there.take_if(|(_, diag)| much(diag)) {
-                let made = Room::make(place);
+            let much = |diag: &&SockDiag| diag.unread_datagrams().is_ok_and(|bytes| bytes > MUCH_UNREAD);
+            if let Some(sockets) = sockets.filter(|_| room.is_none()).filter(much) {
+                let made = Room::make(sockets);
                 *room = made.inspect_err(|error| tracing::warn!(%error, "datagrams may be lost")).ok();
             }
         };
-        let hold = &self.network.hold;
         for ip in self.service.ips() {
-            hold.release_paced(&hold.prepare(ip, &self.towards_target)?, &mut pace)?;
+            hold.release_paced(&hold.prepare(ip, to)?, &mut pace)?;
         }
         Ok(())
     }
@@ -155,10 +156,12 @@ impl Traffic for TrafficSide<'_> {
     }
 
     fn close_the_door(&mut self) -> Result<(), PartError> {
-        let Some(inside) = self.inside else { return Ok(()) };
+        if self.is_copy {
+            return Ok(());
+        }
         let closed = self.service.capture_connects(&self.from.hold, &self.service.local());
         closed.map_err(net("hold new connections at the source"))?;
-        door::wait_until_nobody_stands_in_it(inside);
+        door::wait_until_nobody_stands_in_it(&self.sockets);
         Ok(())
     }
 
@@ -182,12 +185,13 @@ impl Traffic for TrafficSide<'_> {
     }
 
     fn release(&mut self, to: Side) -> Result<(), PartError> {
-        let (service, gateway) = (self.service, &self.network.hold);
+        let (service, from, gateway) = (self.service, self.from, &self.network.hold);
         match to {
             Side::Target => {
-                service.put_before(&self.from.hold, gateway).map_err(net("replay what was on its way"))?;
+                service.put_before(&from.hold, gateway).map_err(net("replay what was on its way"))?;
                 self.put_unread_first()?;
-                self.let_flow().map_err(net("switch the gateway's route"))?;
+                let towards = self.towards_target.clone();
+                self.let_flow(gateway, &towards, to).map_err(net("switch the gateway's route"))?;
                 self.keep_orphans();
             }
             Side::Source => {
@@ -195,8 +199,9 @@ impl Traffic for TrafficSide<'_> {
                 self.orphans.clear();
                 // It has them still.
                 self.unread.clear();
-                service.release(&self.from.hold, &service.local()).map_err(net("give packets back to the source"))?;
-                service.release(gateway, &self.towards_source).map_err(net("switch the gateway's route back"))?;
+                self.let_flow(&from.hold, &service.local(), to).map_err(net("give packets back to the source"))?;
+                let towards = self.towards_source.clone();
+                self.let_flow(gateway, &towards, to).map_err(net("switch the gateway's route back"))?;
             }
         }
         self.released = Some(to);
