@@ -12,9 +12,11 @@
 //! has a namespace for every workload with the service address already in it; the gateway's route says who gets the
 //! packets. A user's packets to the service address are held by pointing that route at a [`PacketHold`].
 
+mod family;
+mod service;
+
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -24,6 +26,10 @@ use godwit_net::{
 };
 
 use crate::name::{MAX_OF_A_KIND, TestbedName};
+
+pub(crate) use family::{any_address, has_v6};
+use family::{both, default_route, v4};
+pub(crate) use service::ServiceNet;
 
 /// The default gateway as a service sees it, the same on every node.
 const SERVICE_GATEWAY: Ipv4Addr = Ipv4Addr::new(169, 254, 1, 1);
@@ -51,13 +57,6 @@ struct UserNet {
     address: Ipv4Addr,
 }
 
-/// A workload's address and the device that leads to it on each node.
-#[derive(Debug, Clone)]
-pub(crate) struct ServiceNet {
-    pub(crate) address: Ipv4Addr,
-    pub(crate) dev: String,
-}
-
 /// All namespaces and links of a testbed; gone when dropped.
 #[derive(Debug)]
 pub struct Network {
@@ -71,35 +70,6 @@ pub struct Network {
     pub(crate) hold: PacketHold,
     pub(crate) netlink: Netlink,
     gateway: Netns,
-}
-
-fn v4(address: Ipv4Addr) -> IpAddr {
-    IpAddr::V4(address)
-}
-
-/// The same of IPv6, in a prefix of unique local addresses (RFC 4193).
-fn v6(address: Ipv4Addr) -> IpAddr {
-    const PREFIX: Ipv6Addr = Ipv6Addr::new(0xfd67, 0x6f64, 0x7769, 0x7400, 0, 0, 0, 0);
-    Ipv6Addr::from_bits(PREFIX.to_bits() | u128::from(address.to_bits())).into()
-}
-
-/// All addresses of each family that the kernel has.
-pub(crate) fn any_address() -> IpAddr {
-    if has_v6() { Ipv6Addr::UNSPECIFIED.into() } else { Ipv4Addr::UNSPECIFIED.into() }
-}
-
-/// An address of each family that the kernel has.
-fn both(address: Ipv4Addr) -> impl Iterator<Item = IpAddr> {
-    [Some(v4(address)), has_v6().then(|| v6(address))].into_iter().flatten()
-}
-
-fn default_route(ip: IpAddr) -> Route {
-    Route::to(if ip.is_ipv4() { Prefix::default_v4() } else { Prefix::default_v6() })
-}
-
-/// Whether this kernel has IPv6.
-pub(crate) fn has_v6() -> bool {
-    Path::new("/proc/sys/net/ipv6").exists()
 }
 
 /// A namespace in which nobody speaks but users and services: no link-local addresses, hence no solicitations. For its
@@ -385,53 +355,6 @@ impl NodeNet {
     /// Its address towards other nodes.
     pub(crate) fn backhaul(&self) -> Ipv4Addr {
         self.backhaul
-    }
-}
-
-impl ServiceNet {
-    /// Its address, of IPv4.
-    pub(crate) fn ip(&self) -> IpAddr {
-        v4(self.address)
-    }
-
-    /// The same of IPv6, if the kernel has it.
-    pub(crate) fn ip_v6(&self) -> Option<IpAddr> {
-        self.ips().find(IpAddr::is_ipv6)
-    }
-
-    /// Its addresses, one of each family.
-    pub(crate) fn ips(&self) -> impl Iterator<Item = IpAddr> + use<> {
-        both(self.address)
-    }
-
-    /// Leads its packets there, without a hold.
-    pub(crate) fn lead(&self, netlink: &Netlink, to: &RouteTo) -> Result<()> {
-        self.ips().try_for_each(|ip| netlink.replace_route(&to.route(ip)))
-    }
-
-    /// Holds its packets.
-    pub(crate) fn capture(&self, hold: &PacketHold) -> Result<()> {
-        self.ips().try_for_each(|ip| hold.capture(ip))
-    }
-
-    /// Holds those that ask for a new connection; all others go there.
-    pub(crate) fn capture_connects(&self, hold: &PacketHold, to: &RouteTo) -> Result<()> {
-        self.ips().try_for_each(|ip| hold.capture_connects(ip, to))
-    }
-
-    /// Lets its packets flow there, those that were held first.
-    pub(crate) fn release(&self, hold: &PacketHold, to: &RouteTo) -> Result<()> {
-        self.ips().try_for_each(|ip| hold.release(ip, to).map(drop))
-    }
-
-    /// What `early` has held goes before what `late` has.
-    pub(crate) fn put_before(&self, early: &PacketHold, late: &PacketHold) -> Result<()> {
-        self.ips().try_for_each(|ip| late.prepend(ip, early.take(ip)?))
-    }
-
-    /// Where a node sends what is for its own copy.
-    pub(crate) fn local(&self) -> RouteTo {
-        RouteTo::dev(self.dev.as_str())
     }
 }
 
