@@ -7,7 +7,7 @@ use std::time::Duration;
 use godwit_criu::Member;
 use godwit_migration::PartError;
 use godwit_pages::remote::{PageSource, Patience, RemotePages};
-use godwit_pages::{FillOptions, HandlerProgram, LazyHandler, PageStore};
+use godwit_pages::{FillOptions, HandlerProgram, LazyHandler, PageStore, Reserve};
 use godwit_transport::Peer;
 
 use crate::paging::{self, Ahead, Door};
@@ -31,9 +31,10 @@ impl Memory {
     pub(crate) fn listen(
         unit: &Unit,
         all: &Path,
+        reserve: &Arc<Reserve>,
         follows: Option<Peer>,
     ) -> Result<(Self, Arc<PageStore>, Option<Listener>), PartError> {
-        let (images, store) = (unit.images(all), Arc::new(PageStore::new()));
+        let (images, store) = (unit.images(all), Arc::new(PageStore::with_reserve(Arc::clone(reserve))));
         let pages = follows.is_some().then(RemotePages::new);
         let remote = pages.clone().map(|pages| pages as Arc<dyn PageSource>);
         let options = FillOptions { remote, apart: Some(apart()), ..FillOptions::default() };

@@ -37,8 +37,8 @@ fn memory(what: &'static str) -> impl FnOnce(godwit_memory::Error) -> PartError 
 pub(crate) enum Rounds {
     /// As long as it gets less.
     UntilLittleIsLeft,
-    /// Once: what is written meanwhile follows the workload.
-    One,
+    /// Once, and what was written meanwhile a second time if that leaves less: what is written then follows the workload.
+    Two,
 }
 
 /// The source's memory on its way.
@@ -94,7 +94,7 @@ impl Copying {
         told: &mut dyn FnMut(Told) -> bool,
     ) -> Result<(), PartError> {
         let (start, begun) = (Instant::now(), stream.bytes());
-        let max_rounds = if rounds == Rounds::One { 1 } else { MAX_ROUNDS };
+        let max_rounds = if rounds == Rounds::Two { 2 } else { MAX_ROUNDS };
         let mut rounds: Vec<RoundStat> = Vec::new();
         let mut budget =
             PreCopyBudget { max_rounds, max_bytes: u64::MAX, max_time: MAX_TIME, stop_below_bytes: STOP_BELOW };

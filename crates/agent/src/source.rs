@@ -241,7 +241,7 @@ impl SourceWork {
         let rounds = match self.strategy {
             // Where it cannot be tracked, all of it follows.
             Strategy::PostCopy if godwit_memory::supported().is_err() => return self.files_ahead(),
-            Strategy::PostCopy => Rounds::One,
+            Strategy::PostCopy => Rounds::Two,
             Strategy::StopCopy | Strategy::PreCopy => Rounds::UntilLittleIsLeft,
         };
         let mut copying = Copying::begin(&dump.members().map_err(part("find its processes"))?)?;

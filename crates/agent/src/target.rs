@@ -9,6 +9,7 @@ use std::time::Duration;
 use godwit_criu::{Limit, MemoryMode, RestoreOptions, RestorePlan};
 use godwit_migration::PartError;
 use godwit_model::{Bytes, Strategy};
+use godwit_pages::Reserve;
 use godwit_transport::{Ender, Receiver};
 
 use crate::config::AgentConfig;
@@ -23,6 +24,9 @@ use crate::together::{Fence, all_of};
 use crate::unit::Units;
 use crate::wire::{Meeting, Migration};
 use crate::{FREEZE_LIMIT, STAGE_LIMIT};
+
+/// So long it may take before the freeze to find memory that the freeze then need not wait for.
+const RESERVE_LIMIT: Duration = Duration::from_secs(5);
 
 /// Of a target that was let run.
 const ENDED: &str = "all its processes have ended";
@@ -56,6 +60,8 @@ pub(crate) struct TargetWork {
     strategy: Strategy,
     /// Stop-copy: the memory comes beside the images.
     beside: bool,
+    /// What the workload holds.
+    needs: Bytes,
     images: PathBuf,
     /// Its bundle as this process sees it.
     bundle: PathBuf,
@@ -77,8 +83,22 @@ impl TargetWork {
         let bundle = config.env().host_path(config.bundle(&workload));
         let units = Units::of(&config, &workload)?;
         let (memory, receiving, state) = (Vec::new(), None, TargetState::Empty);
-        let (beside, source) = (false, String::new());
-        Ok(Self { config, workload, units, strategy, beside, images, bundle, page, memory, source, receiving, state })
+        let (beside, needs, source) = (false, Bytes(0), String::new());
+        Ok(Self {
+            config,
+            workload,
+            units,
+            strategy,
+            beside,
+            needs,
+            images,
+            bundle,
+            page,
+            memory,
+            source,
+            receiving,
+            state,
+        })
     }
 
     /// How far it is, for a person.
@@ -102,6 +122,7 @@ impl TargetWork {
     /// Whether it could keep memory that comes beside the images.
     pub(crate) fn preflight(&mut self, needs: Bytes) -> Result<bool, PartError> {
         self.config.must_fit(&self.workload, needs)?;
+        self.needs = needs;
         Ok(godwit_memory::supported().is_ok())
     }
 
@@ -149,9 +170,12 @@ impl TargetWork {
             MemoryMode::Copied => None,
             MemoryMode::Lazy => {
                 let (mut stores, mut listeners) = (Vec::new(), Vec::new());
+                // At stop-copy all of it comes in the freeze: memory for it is found now.
+                let reserve = Reserve::of(if self.beside { self.needs.0 } else { 0 }, RESERVE_LIMIT);
+                let reserve = Arc::new(reserve.map_err(|e| PartError::caused_by("find memory for its pages", e))?);
                 for unit in &self.units.list {
                     let follows = (self.strategy == Strategy::PostCopy).then(|| peer.clone());
-                    let (memory, store, listener) = Memory::listen(unit, &self.images, follows)?;
+                    let (memory, store, listener) = Memory::listen(unit, &self.images, &reserve, follows)?;
                     self.memory.push(memory);
                     stores.push(store);
                     listeners.extend(listener);

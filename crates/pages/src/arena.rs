@@ -8,6 +8,8 @@ use std::io;
 use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::fs::FileExt;
 use std::ptr::NonNull;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use nix::sys::memfd::{MFdFlags, memfd_create};
 
@@ -17,11 +19,54 @@ use crate::PAGE;
 const CHUNK: u64 = 16 * 1024;
 const CHUNK_BYTES: u64 = CHUNK * PAGE;
 
+/// Memory that is there before pages are, for the first process of which some come. Where the kernel (or what is below it) first has to
+/// find memory, that takes longer than all else that is done to receive a page.
+#[derive(Debug, Default)]
+pub struct Reserve(Mutex<Option<File>>);
+
+impl Reserve {
+    /// Has the kernel find memory for so many bytes, as far as it gets in that time.
+    pub fn of(bytes: u64, within: Duration) -> io::Result<Self> {
+        if bytes == 0 {
+            return Ok(Self::default());
+        }
+        let (begun, file) = (Instant::now(), create()?);
+        let chunks = bytes.div_ceil(CHUNK_BYTES);
+        file.set_len(chunks * CHUNK_BYTES)?;
+        for number in (0..chunks).take_while(|_| begun.elapsed() < within) {
+            back(&file, number, CHUNK_BYTES.min(bytes - number * CHUNK_BYTES))?;
+        }
+        Ok(Self(Mutex::new(Some(file))))
+    }
+
+    fn take(&self) -> Option<File> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+fn create() -> io::Result<File> {
+    Ok(memfd_create(c"godwit-pages", MFdFlags::MFD_CLOEXEC)?.into())
+}
+
+/// Has the kernel find the memory of the first `bytes` of a part of the file.
+fn back(file: &File, number: u64, bytes: u64) -> io::Result<()> {
+    let chunk = Chunk::map_for(file, number, libc::PROT_READ | libc::PROT_WRITE)?;
+    // SAFETY: the range is within the mapping, which nobody else has; what is in it stays what it was.
+    let done = unsafe { libc::madvise(chunk.0.as_ptr().cast(), bytes as usize, libc::MADV_POPULATE_WRITE) };
+    match io::Error::last_os_error() {
+        _ if done == 0 => Ok(()),
+        // Linux before 5.14: it is found when it is written.
+        error if error.raw_os_error() == Some(libc::EINVAL) => Ok(()),
+        error => Err(error),
+    }
+}
+
 /// Memory that grows; slots that were given up are used again.
 #[derive(Debug, Default)]
 pub(crate) struct Arena {
-    /// As long as the chunks together.
+    /// As long as the chunks together, or longer: what was in reserve.
     file: Option<File>,
+    reserve: Arc<Reserve>,
     chunks: Vec<Chunk>,
     /// The first slot that was never used.
     next: u64,
@@ -30,12 +75,17 @@ pub(crate) struct Arena {
 }
 
 impl Arena {
+    /// One that takes what is in reserve, if it is there still.
+    pub(crate) fn new(reserve: Arc<Reserve>) -> Self {
+        Self { reserve, ..Self::default() }
+    }
+
     /// One that another process has made, to be read.
     pub(crate) fn received(file: File) -> io::Result<Self> {
         let chunks = file.metadata()?.len() / CHUNK_BYTES;
         let chunks: Vec<Chunk> = (0..chunks).map(|n| Chunk::map(&file, n)).collect::<io::Result<_>>()?;
         let next = chunks.len() as u64 * CHUNK;
-        Ok(Self { file: Some(file), chunks, next, free: Vec::new() })
+        Ok(Self { file: Some(file), chunks, next, ..Self::default() })
     }
 
     /// By which another process has it; none while nothing is in it.
@@ -64,10 +114,12 @@ impl Arena {
     fn grow(&mut self) -> io::Result<()> {
         let file = match &mut self.file {
             Some(file) => file,
-            none => none.insert(memfd_create(c"godwit-pages", MFdFlags::MFD_CLOEXEC)?.into()),
+            none => none.insert(self.reserve.take().map_or_else(create, Ok)?),
         };
         let chunks = self.chunks.len() as u64;
-        file.set_len((chunks + 1) * CHUNK_BYTES)?;
+        if file.metadata()?.len() < (chunks + 1) * CHUNK_BYTES {
+            file.set_len((chunks + 1) * CHUNK_BYTES)?;
+        }
         self.chunks.push(Chunk::map(file, chunks)?);
         Ok(())
     }
@@ -102,10 +154,14 @@ unsafe impl Sync for Chunk {}
 
 impl Chunk {
     fn map(file: &File, number: u64) -> io::Result<Self> {
+        Self::map_for(file, number, libc::PROT_READ)
+    }
+
+    fn map_for(file: &File, number: u64, access: libc::c_int) -> io::Result<Self> {
         let at = libc::off_t::try_from(number * CHUNK_BYTES).map_err(io::Error::other)?;
         let (len, fd) = (CHUNK_BYTES as usize, file.as_raw_fd());
         // SAFETY: a new mapping, at an address of the kernel's choice.
-        let map = unsafe { libc::mmap(std::ptr::null_mut(), len, libc::PROT_READ, libc::MAP_SHARED, fd, at) };
+        let map = unsafe { libc::mmap(std::ptr::null_mut(), len, access, libc::MAP_SHARED, fd, at) };
         if map == libc::MAP_FAILED {
             return Err(io::Error::last_os_error());
         }
@@ -139,6 +195,27 @@ mod tests {
         arena.give_up(7, 3);
         assert_eq!(arena.take(2).unwrap(), (7, 2));
         assert_eq!(arena.take(2).unwrap(), (9, 1));
+    }
+
+    #[test]
+    fn what_is_in_reserve_is_there_and_is_used_once() {
+        let reserve = Arc::new(Reserve::of((CHUNK + 5) * PAGE, Duration::MAX).unwrap());
+        // In units of 512 bytes.
+        let found = |arena: &Arena| {
+            std::os::unix::fs::MetadataExt::blocks(&arena.file.as_ref().unwrap().metadata().unwrap()) * 512 / PAGE
+        };
+        let (mut first, mut second) = (Arena::new(Arc::clone(&reserve)), Arena::new(reserve));
+        first.take(1).unwrap();
+        assert_eq!(found(&first), CHUNK + 5);
+        second.take(1).unwrap();
+        assert_eq!(found(&second), 0);
+        // Past what was in reserve it grows as ever.
+        for _ in 0..3 {
+            let (slot, _) = first.take(CHUNK).unwrap();
+            first.write(slot, &[3; PAGE as usize]).unwrap();
+            assert_eq!(first.bytes(slot, 1), [3; PAGE as usize]);
+        }
+        assert!(Reserve::of(CHUNK_BYTES, Duration::ZERO).is_ok(), "no time for it");
     }
 
     #[test]

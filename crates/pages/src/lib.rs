@@ -45,6 +45,7 @@ mod task;
 mod uffd;
 
 pub use apart::{HandlerProgram, serve_apart};
+pub use arena::Reserve;
 pub use error::{Error, Result};
 pub use handler::{Arrivals, FillOptions, LazyHandler, Stats, check_complete};
 pub use images::Pagemap;

@@ -7,7 +7,7 @@ use std::os::fd::RawFd;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use crate::PAGE;
-use crate::arena::Arena;
+use crate::arena::{Arena, Reserve};
 use crate::extents::{Extents, Kind};
 
 /// Why a page could not be stored.
@@ -79,6 +79,7 @@ pub(crate) enum Run<'a> {
 #[derive(Debug, Default)]
 pub struct PageStore {
     processes: RwLock<BTreeMap<i32, Arc<RwLock<Process>>>>,
+    reserve: Arc<Reserve>,
 }
 
 #[derive(Debug, Default)]
@@ -91,6 +92,11 @@ impl PageStore {
     /// An empty one.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// An empty one that uses what is in reserve first; several may share it.
+    pub fn with_reserve(reserve: Arc<Reserve>) -> Self {
+        Self { reserve, ..Self::default() }
     }
 
     /// Stores whole pages from `addr` on, in place of what was known of them. Pages of zeroes are only marked.
@@ -240,7 +246,10 @@ impl PageStore {
     }
 
     fn process(&self, pid: i32) -> Arc<RwLock<Process>> {
-        self.known(pid).unwrap_or_else(|| write(&self.processes).entry(pid).or_default().clone())
+        let new = || Process { arena: Arena::new(Arc::clone(&self.reserve)), ..Process::default() };
+        self.known(pid).unwrap_or_else(|| {
+            write(&self.processes).entry(pid).or_insert_with(|| Arc::new(RwLock::new(new()))).clone()
+        })
     }
 }
 

@@ -64,9 +64,15 @@ pub(crate) struct Head {
 
 /// A frame as it goes over the wire.
 pub(crate) fn encode(kind: u8, flags: u8, number: u64, parts: &[&[u8]]) -> Vec<u8> {
+    encode_into(Vec::new(), kind, flags, number, parts)
+}
+
+/// The same in the memory of another one.
+pub(crate) fn encode_into(mut frame: Vec<u8>, kind: u8, flags: u8, number: u64, parts: &[&[u8]]) -> Vec<u8> {
     let length: usize = parts.iter().map(|part| part.len()).sum();
     debug_assert!(length <= LONGEST);
-    let mut frame = Vec::with_capacity(HEAD + length + 4);
+    frame.clear();
+    frame.reserve(HEAD + length + 4);
     frame.extend([kind, flags]);
     frame.extend((length as u32).to_le_bytes());
     frame.extend(number.to_le_bytes());

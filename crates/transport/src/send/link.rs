@@ -19,6 +19,10 @@ const GATHER: usize = 64 << 10;
 /// A smaller window than that would wait for confirmations that the receiver gives by the mebibyte.
 const LEAST_WINDOW: usize = 4 << 20;
 
+/// Frames that are confirmed lend their memory to the next ones: so many, and none shorter than that.
+const LENT: usize = 32;
+const WORTH_LENDING: usize = 64 << 10;
+
 /// When a frame goes out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum When {
@@ -48,6 +52,7 @@ struct State {
     confirmed: u64,
     kept: VecDeque<Arc<Vec<u8>>>,
     kept_bytes: usize,
+    lent: Vec<Vec<u8>>,
     wants: VecDeque<Want>,
     last_want: u64,
     /// How many wait to write before the others.
@@ -65,6 +70,18 @@ struct Writer {
     gathered_bytes: usize,
     speed: LinkSpeed,
     last: Instant,
+}
+
+impl State {
+    /// The memory of a frame that nobody sends any more.
+    fn lend(&mut self, frame: Arc<Vec<u8>>) {
+        if frame.capacity() >= WORTH_LENDING
+            && self.lent.len() < LENT
+            && let Ok(frame) = Arc::try_unwrap(frame)
+        {
+            self.lent.push(frame);
+        }
+    }
 }
 
 impl Link {
@@ -132,7 +149,9 @@ impl Link {
         }
         let mut writer = self.writer();
         let number = writer.next;
-        let frame = Arc::new(frame::encode(kind, flags, number, parts));
+        let length: usize = parts.iter().map(|part| part.len()).sum();
+        let lent = if length >= WORTH_LENDING { self.state().lent.pop() } else { None };
+        let frame = Arc::new(frame::encode_into(lent.unwrap_or_default(), kind, flags, number, parts));
         let kept = self.change(|state| {
             if when == When::First {
                 state.first -= 1;
@@ -307,6 +326,7 @@ impl Link {
             while state.confirmed < frames {
                 if let Some(frame) = state.kept.pop_front() {
                     state.kept_bytes -= frame.len();
+                    state.lend(frame);
                 }
                 state.confirmed += 1;
             }
