@@ -130,7 +130,7 @@ impl tower::Service<http::Request<Body>> for Doors {
             Ok(match request.uri().path() {
                 wire::HELLO => {
                     let answer = service_fn(move |asked: Request<HelloRequest>| {
-                        let reply = hello(&agent, asked.get_ref()).map(Response::new);
+                        let reply = hello(agent.config.node.as_str(), asked.get_ref()).map(Response::new);
                         async { reply }
                     });
                     Grpc::new(ProstCodec::default()).unary(answer, request).await
@@ -162,8 +162,7 @@ impl tower::Service<http::Request<Body>> for Doors {
     }
 }
 
-fn hello(agent: &Agent, asked: &HelloRequest) -> Result<HelloReply, Status> {
-    let node = agent.config.node.as_str();
+fn hello(node: &str, asked: &HelloRequest) -> Result<HelloReply, Status> {
     if asked.node != node {
         return Err(Status::failed_precondition(format!("this is the agent of {node}, not of {}", asked.node)));
     }
@@ -222,5 +221,23 @@ impl Stream for Rounds {
 impl Drop for Rounds {
     fn drop(&mut self) {
         self.ticker.abort();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_controller_of_a_release_that_shares_no_protocol_is_told_what_to_do() {
+        let ask =
+            |oldest, newest| hello("edge1", &HelloRequest { oldest, newest, node: "edge1".into(), features: vec![] });
+        assert_eq!(ask(1, PROTOCOL).unwrap().protocol, PROTOCOL);
+        assert_eq!(ask(PROTOCOL, PROTOCOL + 7).unwrap().protocol, PROTOCOL, "a later one that still speaks this");
+        for (oldest, newest) in [(PROTOCOL + 1, PROTOCOL + 2), (0, OLDEST - 1)] {
+            let refused = ask(oldest, newest).unwrap_err();
+            assert_eq!(refused.code(), tonic::Code::FailedPrecondition);
+            assert!(refused.message().contains("install the same version of godwit on both"), "{refused}");
+        }
     }
 }

@@ -1,5 +1,7 @@
 //! What the CRIU of a node is and can do.
 
+use serde::{Deserialize, Serialize};
+
 use crate::error::{Error, Result};
 use crate::limit::Limit;
 use crate::node::NodeEnv;
@@ -14,7 +16,7 @@ pub const OLDEST: Version = Version { major: 4, minor: 1, patch: 0 };
 const READS_ONLY_UNIX_PASSCRED: Version = Version { major: 4, minor: 2, patch: 0 };
 
 /// A version of CRIU.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Version {
     /// 4 in 4.1.1.
     pub major: u32,
@@ -101,9 +103,33 @@ pub(crate) fn ask_version(swrk: &mut Swrk, limit: &Limit) -> Result<Version> {
     Ok(version)
 }
 
+/// Whether a CRIU may be trusted to restore what one of version `dumped` has written: images become what later ones understand, and
+/// no earlier one promises to.
+pub(crate) fn must_understand(found: Version, dumped: Option<Version>) -> Result<()> {
+    let minor = |version: Version| (version.major, version.minor);
+    match dumped {
+        Some(dumped) if minor(found) < minor(dumped) => {
+            Err(Error::CriuOlderThanImages { found: found.to_string(), dumped: dumped.to_string() })
+        }
+        _ => Ok(()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn images_are_restored_by_the_same_release_or_a_later_one() {
+        let of = |major, minor, patch| Version { major, minor, patch };
+        let may = |found, dumped| must_understand(found, Some(dumped)).is_ok();
+        assert!(may(of(4, 1, 0), of(4, 1, 1)), "patches change no images");
+        assert!(may(of(4, 2, 0), of(4, 1, 1)));
+        assert!(may(of(5, 0, 0), of(4, 2, 0)));
+        assert!(!may(of(4, 1, 1), of(4, 2, 0)));
+        assert!(!may(of(4, 9, 0), of(5, 0, 0)));
+        assert!(must_understand(of(4, 1, 0), None).is_ok(), "a source that does not say");
+    }
 
     #[test]
     fn versions_are_ordered_and_written_as_criu_does() {

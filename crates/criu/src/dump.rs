@@ -174,14 +174,15 @@ impl PreparedDump {
         let freezer = cgroups.freezer()?;
         let init = state.init_pid()?;
         let host_init = process::host_pid(env, init, &freezer.pids()?)?;
-        let plan = RestorePlan {
-            external: plan::external_mounts(&process::mounts(host_init)?),
-            descriptors: state.descriptors(),
-        };
         let inside = env.beside(host_init, &state.joined());
         let spare = options.library.then(Spare::new).transpose()?;
         let (mut swrk, numbers) = Swrk::start_with(&inside, "dump", &[images.fd()], spare.as_ref())?;
         let version = check::ask_version(&mut swrk, limit)?;
+        let plan = RestorePlan {
+            external: plan::external_mounts(&process::mounts(host_init)?),
+            descriptors: state.descriptors(),
+            criu: Some(version),
+        };
         let source = Source {
             id: id.into(),
             env: env.clone(),

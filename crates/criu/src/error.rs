@@ -75,6 +75,14 @@ pub enum Error {
         /// The oldest that will do.
         needed: String,
     },
+    /// CRIU is older than the one that writes the images.
+    #[error("criu {found} may not understand the images of criu {dumped}: install {dumped} or newer on this node")]
+    CriuOlderThanImages {
+        /// The version found.
+        found: String,
+        /// The version of the source's.
+        dumped: String,
+    },
     /// The container is not in the state that the call needs.
     #[error("container {container} is {status}, not {wanted}")]
     WrongStatus {

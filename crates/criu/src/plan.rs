@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::check::Version;
 use crate::process::MountInfo;
 
 /// Made by the source when it prepares, carried to the target as JSON or in any other form of serde's.
@@ -11,6 +12,9 @@ pub struct RestorePlan {
     pub external: Vec<ExternalMount>,
     /// Where the container's standard streams led: `/dev/null`, `pipe:[1234]`.
     pub descriptors: Vec<String>,
+    /// The CRIU that writes the images, where the source says.
+    #[serde(default)]
+    pub criu: Option<Version>,
 }
 
 /// A mount that both nodes make by themselves, from the container's specification.

@@ -213,6 +213,7 @@ impl PreparedRestore {
         fds.extend(inherited.iter().map(|(_, fd)| *fd));
         let (mut swrk, numbers) = Swrk::start(&inside, "restore", &fds)?;
         let version = check::ask_version(&mut swrk, limit)?;
+        check::must_understand(version, plan.criu)?;
         let inherit = inherited.iter().zip(&numbers[1..]);
         let inherit = inherit.map(|((key, _), fd)| InheritFd { key: key.to_string(), fd: *fd }).collect();
         let mut request = request(&stage, plan, inherit, numbers[0]);

@@ -4,10 +4,12 @@ mod world;
 
 use std::time::Duration;
 
-use godwit_criu::{DumpOptions, PreparedDump, Runc, Status};
+use godwit_criu::{
+    DumpOptions, Error, PreparedDump, PreparedRestore, RestoreOptions, RestorePlan, Runc, Status, Version,
+};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use world::{Client, World, limit};
+use world::{BUNDLE, Client, World, limit};
 
 fn running_world(image: &std::path::Path) -> (World, Client) {
     let world = World::new(image);
@@ -201,6 +203,26 @@ fn killing_criu_at_any_moment_of_a_restore_leaves_nothing_on_the_target() {
     let released = held.rollback().unwrap();
     world.a.block(false);
     released.thaw().unwrap();
+    assert_unharmed(&world, client);
+}
+
+#[test]
+fn images_of_a_later_criu_are_refused_before_the_freeze_and_nothing_is_left() {
+    let (world, client) = running_world(&image_or_skip!());
+    world.b.write_bundle("app", 16, &[]);
+    let dump = PreparedDump::new(&world.a.env, "app", world.images("i"), DumpOptions::default(), &limit()).unwrap();
+    let mut plan = dump.plan().clone();
+    let own = plan.criu.expect("the source says it");
+    plan.criu = Some(Version { major: own.major, minor: own.minor + 1, patch: 0 });
+    let prepare = |plan: &RestorePlan| {
+        PreparedRestore::new(&world.b.env, "app", world.images("i"), plan, RestoreOptions::new(BUNDLE), &limit())
+    };
+    let refused = prepare(&plan).err().expect("it is not tried");
+    assert!(matches!(refused, Error::CriuOlderThanImages { .. }), "{refused}");
+    // Nothing is in the way of another one.
+    plan.criu = Some(own);
+    prepare(&plan).expect("its own images it understands").cancel().expect("cancelled");
+    drop(dump);
     assert_unharmed(&world, client);
 }
 

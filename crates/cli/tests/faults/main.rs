@@ -18,6 +18,7 @@ mod interrupted;
 mod killed;
 mod link;
 mod memory;
+mod twice;
 
 use std::process::ExitCode;
 
@@ -61,6 +62,8 @@ fn main() -> ExitCode {
         containers::one_criu_of_the_source,
         containers::a_target_that_is_full,
         containers::either_agent_in_every_phase,
+        twice::the_second_is_refused_and_the_first_goes_on,
+        twice::of_two_asked_for_at_once_one_moves,
         link::cut_in_every_phase,
         link::stalled_in_every_phase,
         link::away_for_long,

@@ -115,7 +115,9 @@ pub(super) fn plan(spec: &Value, images: &Path) -> RestorePlan {
     let is_there = |path: &String| path.starts_with("/proc/") && Path::new(path).is_file();
     mounts.extend(masked.filter(is_there).map(|path| external("/dev/null".into(), path)));
     let descriptors = fs::read_to_string(images.join("descriptors.json")).unwrap_or_default();
-    RestorePlan { external: mounts, descriptors: serde_json::from_str(&descriptors).unwrap_or_default() }
+    let descriptors = serde_json::from_str(&descriptors).unwrap_or_default();
+    // A checkpoint says it in its manifest, for a person; who restores an archive from elsewhere may know better.
+    RestorePlan { external: mounts, descriptors, criu: None }
 }
 
 /// Binds what is at these places of the container from elsewhere in the node.
