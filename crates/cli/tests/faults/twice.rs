@@ -11,7 +11,7 @@ pub fn the_second_is_refused_and_the_first_goes_on() {
         let to = standing.to;
         for second in [to, "edge3"] {
             let asked = bed.call(&["migrate", "video", second]);
-            asked.fails(1).says("video cannot be moved now").says("in flight");
+            asked.fails(2).says("video cannot be moved now").says("in flight");
         }
         let record = standing.go_on();
         assert_eq!(record["outcome"], "done", "{strategy}: {record:#}");
