@@ -217,7 +217,7 @@ fn images_of_a_later_criu_are_refused_before_the_freeze_and_nothing_is_left() {
     let prepare = |plan: &RestorePlan| {
         PreparedRestore::new(&world.b.env, "app", world.images("i"), plan, RestoreOptions::new(BUNDLE), &limit())
     };
-    let refused = prepare(&plan).err().expect("it is not tried");
+    let refused = prepare(&plan).expect_err("it is not tried");
     assert!(matches!(refused, Error::CriuOlderThanImages { .. }), "{refused}");
     // Nothing is in the way of another one.
     plan.criu = Some(own);
