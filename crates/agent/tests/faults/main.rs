@@ -20,6 +20,10 @@ use parties::{Cast, ROLE, Role};
 use world::{World, limit};
 
 fn main() -> ExitCode {
+    // What an agent makes of its own program, whatever role that has.
+    if std::env::args().nth(1).is_some_and(|arg| arg == "page-handler") {
+        return godwit_agent::page_handler();
+    }
     if let Ok(role) = std::env::var(ROLE) {
         serde_json::from_str::<Role>(&role).unwrap().play();
         return ExitCode::SUCCESS;
@@ -67,7 +71,7 @@ fn in_every_phase(strategy: Strategy, agents_too: bool) {
         // runs on without that.
         if agents_too
             && phase == Phase::Drain
-            && strategy != Strategy::StopCopy
+            && strategy == Strategy::PostCopy
             && ended.as_ref().is_some_and(|ended| ended.outcome == Outcome::Lost)
         {
             for node in [&world.a, &world.b] {

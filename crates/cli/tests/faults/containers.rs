@@ -95,7 +95,7 @@ pub fn either_agent_in_every_phase() {
             Some("done") => go_on(&bed, &mut shopper, to),
             Some("rolled-back") => go_on(&bed, &mut shopper, from),
             // What ran and cannot have all its memory any more is ended: both of them.
-            Some("lost") if of_target && ["restore", "commit", "switch", "drain"].contains(&phase) => {
+            Some("lost") if of_target && ["transfer", "restore", "commit", "switch", "drain"].contains(&phase) => {
                 for node in [from, to] {
                     assert!(bed.node(node).copy_of("video").is_empty(), "on {node}, killed in {phase}: {record:#}");
                 }
