@@ -90,13 +90,24 @@ pub fn the_frozen_container() {
 /// Then there is nothing to be moved, and nobody is told that all is well.
 pub fn the_container_before_the_freeze() {
     for (strategy, phase) in [("stop-copy", "preflight"), ("pre-copy", "pre-copy")] {
-        let bed = bed();
-        let mut asked = bed.ask_to_migrate_by(strategy, "video", "edge2");
-        asked.until_phase(phase).unwrap();
-        kill_all(&bed.node("edge1").copy_of("video"));
-        let record = asked.record();
-        assert_eq!(record["outcome"], "lost", "{record:#}");
-        is_told_to_be_lost(&bed);
+        // Too late where the machine was slow: its state was with the target already, which runs on.
+        let in_time = (0..5).any(|_| {
+            let bed = bed();
+            let victims = bed.node("edge1").copy_of("video");
+            let mut asked = bed.ask_to_migrate_by(strategy, "video", "edge2");
+            asked.until_phase(phase).unwrap();
+            kill_all(&victims);
+            let record = asked.record();
+            if record["outcome"] == "done" {
+                bed.until_it_answers();
+                bed.assert_runs_only_on("video", "edge2");
+                return false;
+            }
+            assert_eq!(record["outcome"], "lost", "{record:#}");
+            is_told_to_be_lost(&bed);
+            true
+        });
+        assert!(in_time, "five migrations went past {phase} before the container could be killed");
     }
 }
 
