@@ -130,7 +130,8 @@ pub fn post_copy_lets_it_run_before_all_its_memory_is_there() {
     let phases: Vec<_> = record["phases"].as_array().unwrap().iter().map(|p| p["phase"].as_str().unwrap()).collect();
     assert_eq!(phases[..4], ["preflight", "stage", "pre-copy", "freeze"], "{record:#}");
     let rounds = record["rounds"].as_array().unwrap();
-    assert_eq!(rounds.len(), 1, "the rest follows: {record:#}");
+    // The second only if much was written during the first; no more, whatever is left: the rest follows.
+    assert!((1..=2).contains(&rounds.len()), "{record:#}");
     assert!(record["error"].is_null(), "{record:#}");
     // Its pages are checked by the client.
     assert_eq!(bed.until_it_answers(), 0);
