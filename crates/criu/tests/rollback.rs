@@ -223,6 +223,7 @@ fn images_of_a_later_criu_are_refused_before_the_freeze_and_nothing_is_left() {
     plan.criu = Some(own);
     prepare(&plan).expect("its own images it understands").cancel().expect("cancelled");
     drop(dump);
+    world.b.block(true);
     assert_unharmed(&world, client);
 }
 
